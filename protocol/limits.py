@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every limit that both sides know: name, unit and the reason for the number.
+
+Defaults of a configurable budget are here too; :mod:`domward.supervisor.config` lets an administrator
+change those named in :class:`Budgets` there.
+"""
+
+KIB = 1024
+MIB = 1024 * KIB
+GIB = 1024 * MIB
+
+# --- messages ---------------------------------------------------------------------------------------------------
+MESSAGE_BYTES = 64 * KIB  # bytes: largest message; SEQPACKET itself ends near 208 KiB
+MESSAGE_FDS = 8  # fds: most fds with one message; the kernel's own bound is 253
+MESSAGE_DEPTH_ITEMS = 256  # items: longest array or map in a message
+TEXT_BYTES = 4 * KIB  # bytes: longest diagnostic text in a message
+PATH_BYTES = 4 * KIB  # bytes: PATH_MAX
+
+# --- results ----------------------------------------------------------------------------------------------------
+KERNEL_BYTES = 256 * MIB  # bytes: largest kernel
+RAMDISK_BYTES = 1 * GIB  # bytes: largest ramdisk, all initrds together
+CMDLINE_BYTES = 1024 - 1  # bytes without the NUL: Xen's MAX_GUEST_CMDLINE is 1024 with it
+
+# --- what the reader may take from a disk -----------------------------------------------------------------------
+CONFIG_BYTES = 1 * MIB  # bytes: largest boot configuration file
+CONFIG_TOTAL_BYTES = 8 * MIB  # bytes: all configuration files of a disk together
+METADATA_BYTES = 512 * MIB  # bytes: everything read from the disk that is not a kernel or a ramdisk
+ENTRIES = 512  # entries: boot entries of one disk
+SUBMENU_DEPTH = 8  # levels: nested submenus or sourced files
+DIRECTORY_ENTRIES = 65_536  # entries: one folder
+SYMLINKS = 40  # links followed in one path: Linux' MAXSYMLINKS
+PATH_COMPONENTS = 256  # components in one path, links expanded
+PARTITIONS = 128  # partitions: GPT's customary table size
+FILESYSTEMS = 32  # file systems examined on one disk
+INITRDS = 16  # files: initrds of one entry
+TITLE_BYTES = 1024  # bytes: longest entry title kept
+EXTENTS = 262_144  # extents of one file: 1 GiB in 4 KiB pieces
+
+# --- helper processes -------------------------------------------------------------------------------------------
+HELPER_ADDRESS_SPACE = 1 * GIB  # bytes: RLIMIT_AS
+HELPER_CPU = 60  # seconds: RLIMIT_CPU
+HELPER_FDS = 32  # fds: RLIMIT_NOFILE
+LOG_BYTES = 1 * MIB  # bytes: console log of one operation
+PTYS = 4  # ptys in one request: two fds each, MESSAGE_FDS in all
+
+# --- time -------------------------------------------------------------------------------------------------------
+WALL_SECONDS = 120.0  # seconds: a whole operation
+TERM_GRACE_SECONDS = 1.0  # seconds between SIGTERM and SIGKILL
+START_SECONDS = 10.0  # seconds: a launcher or helper to its first message
