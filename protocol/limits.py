@@ -12,7 +12,7 @@ GIB = 1024 * MIB
 # --- messages ---------------------------------------------------------------------------------------------------
 MESSAGE_BYTES = 64 * KIB  # bytes: largest message; SEQPACKET itself ends near 208 KiB
 MESSAGE_FDS = 8  # fds: most fds with one message; the kernel's own bound is 253
-MESSAGE_DEPTH_ITEMS = 256  # items: longest array or map in a message
+MESSAGE_ITEMS = 256  # items: longest array or map in a message
 TEXT_BYTES = 4 * KIB  # bytes: longest diagnostic text in a message
 PATH_BYTES = 4 * KIB  # bytes: PATH_MAX
 

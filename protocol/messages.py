@@ -1,0 +1,353 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every message between supervisor, launcher and helpers, in the order in which a run meets them.
+
+The fds that go with a message are named in its docstring, in order; `fd_count` says how many. Which message may come
+in which state is the receiver's table: `supervisor/helper_states` for what helpers send.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from . import limits
+from .errors import DiskReason
+from .layers import Layer
+from .schema import (
+    Message,
+    boolean,
+    choice,
+    data,
+    integer,
+    optional_data,
+    optional_text,
+    several_choices,
+    several_data,
+    text,
+)
+
+_UID = 2**32 - 2
+_SIZE = 2**63 - 1
+_PID = 2**22
+_ERRNO = 4095
+_REQUEST = 2**31 - 1
+_NAME = 64
+
+
+class HelperKind(enum.Enum):
+    """The kinds of helper; the value names its module and its seccomp policy."""
+
+    PTY = "pty"
+    DATACOPIER = "datacopier"
+    BOOTLOADER = "bootloader"
+
+
+# --- supervisor and launcher ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LauncherReady(Message, name="launcher-ready"):
+    """The launcher has imported everything and confined itself; `missing` are the layers that the kernel lacks."""
+
+    landlock_abi: int = integer(0, 1024)
+    missing: tuple[Layer, ...] = several_choices(Layer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spawn(Message, name="spawn"):
+    """Start one helper. Fds: the helper's end of its channel.
+
+    `without` are layers not to be put on: the kernel lacks them and the configuration allows it.
+    `uid` and `gid` are numbers of the configured range, in use by no other live helper.
+    """
+
+    request: int = integer(1, _REQUEST)
+    kind: HelperKind = choice(HelperKind)
+    operation: str = text(_NAME)
+    uid: int = integer(1, _UID)
+    gid: int = integer(1, _UID)
+    address_space: int = integer(limits.MIB, _SIZE)  # bytes
+    cpu_seconds: int = integer(1, 86_400)
+    file_bytes: int = integer(0, _SIZE)
+    without: tuple[Layer, ...] = several_choices(Layer)
+
+    def fd_count(self) -> int:
+        """The channel."""
+        return 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spawned(Message, name="spawned"):
+    """The helper exists. Fds: its pidfd. `pid` is in the supervisor's pid namespace where the launcher shares it."""
+
+    request: int = integer(1, _REQUEST)
+    pid: int = integer(1, _PID)
+
+    def fd_count(self) -> int:
+        """The pidfd."""
+        return 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SpawnFailed(Message, name="spawn-failed"):
+    """No helper was made and nothing was left behind."""
+
+    request: int = integer(1, _REQUEST)
+    step: str = text(_NAME)
+    errno: int = integer(0, _ERRNO)
+
+
+# --- every helper -----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confined(Message, name="confined"):
+    """A helper's first message: every layer of `layers` is on. The supervisor checks it from outside."""
+
+    layers: tuple[Layer, ...] = several_choices(Layer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepFailed(Message, name="step-failed"):
+    """A helper's first and last message where a step of its confinement failed."""
+
+    step: str = text(_NAME)
+    errno: int = integer(0, _ERRNO)
+
+
+class LogLevel(enum.Enum):
+    """How much a log line matters."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Log(Message, name="log"):
+    """A line for the log, which the receiver tags, cuts and cleans. May come at any time after `confined`."""
+
+    level: LogLevel = choice(LogLevel)
+    line: str = text(limits.TEXT_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed(Message, name="failed"):
+    """A helper's last message where the host let it down: out of memory, disk full, a failed system call."""
+
+    what: str = text(limits.TEXT_BYTES)
+    errno: int = integer(0, _ERRNO)
+
+
+# --- pty --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenPtys(Message, name="open-ptys"):
+    """Open `count` ptys of the host's devpts, each in raw mode and of the given size in characters."""
+
+    count: int = integer(1, limits.PTYS)
+    columns: int = integer(1, 1000)
+    rows: int = integer(1, 1000)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PtysOpened(Message, name="ptys-opened"):
+    """All of them, or none. Fds: master and slave of each, in order."""
+
+    count: int = integer(1, limits.PTYS)
+
+    def fd_count(self) -> int:
+        """Two a pty."""
+        return 2 * self.count
+
+
+# --- datacopier -------------------------------------------------------------------------------------------------
+
+
+class CopyFilter(enum.Enum):
+    """What happens to bytes on their way to the console. The log always gets them as they came."""
+
+    NONE = "none"
+    TERMINAL = "terminal"  # only what draws: printable ASCII, CR LF BS, cursor and erase sequences
+
+
+class CopyOutcome(enum.Enum):
+    """How a relay ended: exactly one of these."""
+
+    EOF = "eof"
+    READ_ERROR = "read-error"
+    WRITE_ERROR = "write-error"
+    HANGUP = "hangup"
+    ABORTED = "aborted"
+    LIMIT = "limit"
+
+
+class CopySide(enum.Enum):
+    """The side that an outcome concerns."""
+
+    NONE = "none"
+    CONSOLE = "console"
+    BOOTLOADER = "bootloader"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy(Message, name="copy"):
+    """Relay between a bootloader and a console.
+
+    Fds, in order: bootloader in, console out; where `both`, also console in, bootloader out; where `logged`, the log.
+    `log_bytes` is the log's cap in bytes; `limit_bytes` ends the relay with `limit` after so many bytes toward the
+    console, 0 for never. `prefix` is written to the console (and the log) before anything else.
+    """
+
+    both: bool = boolean()
+    logged: bool = boolean()
+    log_bytes: int = integer(0, _SIZE)
+    limit_bytes: int = integer(0, _SIZE)
+    prefix: bytes = data(limits.TEXT_BYTES)
+    filter: CopyFilter = choice(CopyFilter)
+
+    def fd_count(self) -> int:
+        """Two, four with input from the console, one more with a log."""
+        return 2 + 2 * self.both + self.logged
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopCopy(Message, name="stop-copy"):
+    """End the relay: write what is buffered if it can be written at once, then report `aborted`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copied(Message, name="copied"):
+    """The relay's end, once. Counts are bytes: toward the console, toward the bootloader, into the log."""
+
+    outcome: CopyOutcome = choice(CopyOutcome)
+    side: CopySide = choice(CopySide)
+    errno: int = integer(0, _ERRNO)
+    to_console: int = integer(0, _SIZE)
+    to_bootloader: int = integer(0, _SIZE)
+    logged: int = integer(0, _SIZE)
+    truncated: bool = boolean()
+
+
+# --- bootloader -------------------------------------------------------------------------------------------------
+
+
+class ReadStep(enum.Enum):
+    """Where the reader is."""
+
+    IMAGE = "image"
+    CONFIGURATION = "configuration"
+    MENU = "menu"
+    KERNEL = "kernel"
+    RAMDISK = "ramdisk"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadBoot(Message, name="read-boot"):
+    """Find what boots and copy it out.
+
+    Fds: disk (read-only), kernel sink, ramdisk sink; where `interactive`, a pty slave.
+
+    `entry` is a number, title, id or "submenu>title"; None takes the default. `args` replaces the entry's arguments.
+    `image_format` is "raw" or "qcow2"; None probes. `menu_timeout` -1 takes the configuration's own, in seconds.
+    """
+
+    entry: bytes | None = optional_data(limits.TITLE_BYTES)
+    args: bytes | None = optional_data(limits.CMDLINE_BYTES)
+    image_format: str | None = optional_text(_NAME)
+    kernel_bytes: int = integer(1, _SIZE)
+    ramdisk_bytes: int = integer(1, _SIZE)
+    interactive: bool = boolean()
+    columns: int = integer(1, 1000)
+    rows: int = integer(1, 1000)
+    menu_timeout: int = integer(-1, 86_400)
+
+    def fd_count(self) -> int:
+        """Disk and two sinks, one more for a menu."""
+        return 3 + self.interactive
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectBoot(Message, name="inspect-boot"):
+    """Report every volume and every entry, copy nothing. Fds: disk (read-only)."""
+
+    image_format: str | None = optional_text(_NAME)
+
+    def fd_count(self) -> int:
+        """The disk."""
+        return 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress(Message, name="progress"):
+    """The reader begins `step`."""
+
+    step: ReadStep = choice(ReadStep)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeFound(Message, name="volume-found"):
+    """One volume of an inspected disk. `problem` says why its content cannot be used."""
+
+    index: int = integer(0, _SIZE)
+    scheme: str = text(_NAME)
+    offset: int = integer(0, _SIZE)
+    size: int = integer(0, _SIZE)
+    filesystem: str = text(_NAME)
+    uuid: str = text(_NAME)
+    label: bytes = data(256)
+    problem: str = text(limits.TEXT_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntryFound(Message, name="entry-found"):
+    """One boot entry of an inspected disk. Paths and arguments may be cut to what a message holds."""
+
+    index: int = integer(0, limits.ENTRIES)
+    title: bytes = data(limits.TITLE_BYTES)
+    submenus: tuple[bytes, ...] = several_data(limits.TITLE_BYTES, limits.SUBMENU_DEPTH)
+    identifier: bytes = data(limits.TITLE_BYTES)
+    kernel: bytes = data(limits.TITLE_BYTES)
+    kernel_bytes: int = integer(0, _SIZE)
+    initrds: tuple[bytes, ...] = several_data(limits.TITLE_BYTES, limits.INITRDS)
+    ramdisk_bytes: int = integer(0, _SIZE)
+    args: bytes = data(limits.TEXT_BYTES)
+    problem: str = text(limits.TEXT_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspected(Message, name="inspected"):
+    """The end of an inspection. `source` names the configuration; `problem` says why there are no entries."""
+
+    image_format: str = text(_NAME)
+    volumes: int = integer(0, 4096)
+    entries: int = integer(0, limits.ENTRIES)
+    default: int = integer(0, limits.ENTRIES)
+    source: str = text(2 * limits.PATH_BYTES)
+    reason: str = text(_NAME)
+    problem: str = text(limits.TEXT_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootRead(Message, name="boot-read"):
+    """The reader's answer: both sinks are complete. `ramdisk_bytes` 0 means that the entry has none."""
+
+    title: bytes = data(limits.TITLE_BYTES)
+    args: bytes = data(limits.CMDLINE_BYTES)
+    kernel_bytes: int = integer(1, _SIZE)
+    ramdisk_bytes: int = integer(0, _SIZE)
+    source: str = text(2 * limits.PATH_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskFailed(Message, name="disk-failed"):
+    """The reader's answer where the disk cannot be used."""
+
+    reason: DiskReason = choice(DiskReason)
+    what: str = text(limits.TEXT_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MenuLeft(Message, name="menu-left"):
+    """The reader's answer where the person at the menu left it without a choice."""

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How a message is checked: one small check per field, exact keys, nothing converted silently.
+
+A message class is a frozen dataclass below `Message` whose fields are made by the functions here::
+
+    @dataclass(frozen=True, slots=True, kw_only=True)
+    class OpenPtys(Message, name="open-ptys"):
+        count: int = integer(1, limits.PTYS)
+
+`parse` turns untrusted bytes into one of the classes that the receiver's state allows, or raises ProtocolViolation.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+from . import wire
+from .errors import ProtocolViolation
+
+Check = Callable[[Any], Any]
+
+
+class _MismatchError(Exception):
+    """A value does not fit its field; the text says what was expected."""
+
+
+def _integer(low: int, high: int) -> Check:
+    def check(value: Any) -> int:
+        if type(value) is not int or not low <= value <= high:
+            raise _MismatchError(f"an integer from {low} to {high}")
+        return value
+
+    return check
+
+
+def _text(longest: int) -> Check:
+    def check(value: Any) -> str:
+        if type(value) is not str or len(value.encode("utf-8", "surrogatepass")) > longest:
+            raise _MismatchError(f"text of at most {longest} bytes")
+        return value
+
+    return check
+
+
+def _data(longest: int) -> Check:
+    def check(value: Any) -> bytes:
+        if type(value) is not bytes or len(value) > longest:
+            raise _MismatchError(f"at most {longest} bytes")
+        return value
+
+    return check
+
+
+def _boolean(value: Any) -> bool:
+    if type(value) is not bool:
+        raise _MismatchError("true or false")
+    return value
+
+
+def _one_of(kind: type[enum.Enum]) -> Check:
+    values = {member.value: member for member in kind}
+
+    def check(value: Any) -> enum.Enum:
+        if isinstance(value, kind):
+            return value
+        if type(value) is not str or value not in values:
+            raise _MismatchError("one of " + ", ".join(sorted(values)))
+        return values[value]
+
+    return check
+
+
+def _several(item: Check, most: int) -> Check:
+    def check(value: Any) -> tuple[Any, ...]:
+        if type(value) not in (list, tuple) or len(value) > most:
+            raise _MismatchError(f"a list of at most {most} items")
+        return tuple(item(part) for part in value)
+
+    return check
+
+
+def _optional(inner: Check) -> Check:
+    return lambda value: None if value is None else inner(value)
+
+
+def _field(check: Check) -> Any:
+    return field(metadata={"check": check})
+
+
+def integer(low: int, high: int) -> Any:
+    """A field that holds an integer from `low` to `high`, both included."""
+    return _field(_integer(low, high))
+
+
+def text(longest: int) -> Any:
+    """A field that holds text of at most `longest` bytes in UTF-8."""
+    return _field(_text(longest))
+
+
+def data(longest: int) -> Any:
+    """A field that holds at most `longest` bytes."""
+    return _field(_data(longest))
+
+
+def optional_data(longest: int) -> Any:
+    """A field that holds at most `longest` bytes, or None."""
+    return _field(_optional(_data(longest)))
+
+
+def optional_text(longest: int) -> Any:
+    """A field that holds text of at most `longest` bytes in UTF-8, or None."""
+    return _field(_optional(_text(longest)))
+
+
+def boolean() -> Any:
+    """A field that holds true or false."""
+    return _field(_boolean)
+
+
+def choice(kind: type[enum.Enum]) -> Any:
+    """A field that holds a member of `kind`, sent as its value."""
+    return _field(_one_of(kind))
+
+
+def several_choices(kind: type[enum.Enum]) -> Any:
+    """A field that holds members of `kind`, at most as many as it has."""
+    return _field(_several(_one_of(kind), len(kind)))
+
+
+def several_data(longest: int, most: int) -> Any:
+    """A field that holds at most `most` byte strings of at most `longest` bytes each."""
+    return _field(_several(_data(longest), most))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """The base of every message. Construction checks the fields as receipt does, so nothing ill-typed is ever sent."""
+
+    NAME: ClassVar[str] = ""
+    _checks: ClassVar[dict[str, Check]] = {}
+
+    def __init_subclass__(cls, *, name: str = "", **rest: Any) -> None:
+        super(Message, cls).__init_subclass__(**rest)
+        if name:  # slots make a second class of the first, without the keyword
+            cls.NAME = name
+
+    def __post_init__(self) -> None:
+        for part in fields(self):
+            try:
+                value = part.metadata["check"](getattr(self, part.name))
+            except _MismatchError as error:
+                raise ProtocolViolation(f"{self.NAME}: {part.name} must be {error}.") from None
+            object.__setattr__(self, part.name, value)
+
+    def fd_count(self) -> int:
+        """How many fds belong to this message: none, unless the class says otherwise."""
+        return 0
+
+    def encode(self) -> bytes:
+        """The bytes to send."""
+        values: dict[str, Any] = {wire.type_key: self.NAME}
+        values.update((part.name, _plain(getattr(self, part.name))) for part in fields(self))
+        return wire.encode(values)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, tuple):
+        return [_plain(part) for part in value]
+    return value
+
+
+def parse(untrusted_data: bytes, allowed: Collection[type[Message]]) -> Message:
+    """The message in `untrusted_data`, of one of the `allowed` classes. Raises ProtocolViolation."""
+    untrusted_fields = wire.decode(untrusted_data)
+    untrusted_name = untrusted_fields.pop(wire.type_key, None)
+    for kind in allowed:
+        if untrusted_name == kind.NAME:
+            break
+    else:
+        expected = ", ".join(sorted(kind.NAME for kind in allowed)) or "nothing"
+        raise ProtocolViolation(f"Message {str(untrusted_name)[:64]!r} came where only {expected} may come.")
+    names = {part.name for part in fields(kind)}
+    if untrusted_fields.keys() != names:
+        odd = min(untrusted_fields.keys() ^ names)
+        raise ProtocolViolation(f"{kind.NAME}: the field {odd[:64]!r} is missing or unknown.")
+    return kind(**untrusted_fields)
