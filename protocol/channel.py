@@ -71,8 +71,8 @@ class Channel:
     """One end; owns its socket. `name` is for error messages.
 
     `max_fds` is the most fds that this end accepts with one message, 0 to limits.MESSAGE_FDS. `identify` asks the
-    kernel for the sender of each message (SO_PASSCRED, and SO_PASSPIDFD where the kernel has it, Linux 6.5); `pidfds` False
-    leaves SO_PASSPIDFD out, as on older kernels.
+    kernel for the sender of each message (SO_PASSCRED, and SO_PASSPIDFD where the kernel has it, Linux 6.5);
+    `pidfds` False leaves SO_PASSPIDFD out, as on older kernels.
     """
 
     def __init__(
