@@ -357,12 +357,14 @@ _MKFS = {
 }
 
 # argv: the volume, where to mount it, the folder to copy from, and the names whose blocks are to lie apart.
-# The volume is filled with small files and every other one removed again, so that nothing but gaps is free; on
-# btrfs, which never writes in place, pieces written again later do it.
+# ext: the volume is filled with small files and every other one removed again, so that nothing but gaps is free.
+# xfs: pieces of the file and of another are written in turn. btrfs: it never writes in place, so pieces are written
+# again later.
 POPULATE = """
 import os, subprocess, sys
 volume, where, folder, kind, *apart = sys.argv[1:]
-subprocess.run(["mount", "-o", "loop", volume, where], check=True)
+options = "loop,allocsize=4096" if kind == "xfs" else "loop"
+subprocess.run(["mount", "-o", options, volume, where], check=True)
 os.chdir(where)
 def write(name, data):
     with open(name, "wb", 0) as file:
@@ -391,9 +393,16 @@ try:
     contents = [(name, open(name, "rb").read()) for name in apart]
     for name in apart:
         os.unlink(name)
-    if contents and kind != "btrfs":
+    if contents and kind.startswith("ext"):
         gaps(sum(len(data) for _name, data in contents))
     for name, data in contents:
+        if kind == "xfs":
+            with open(name, "wb", 0) as file, open("filler", "wb", 0) as filler:
+                for start in range(0, len(data), PIECE):
+                    for into in (file, filler):
+                        into.write(data[start:start + PIECE])
+                        os.fsync(into.fileno())
+            continue
         write(name, data)
         if kind == "btrfs":
             with open(name, "r+b", 0) as file:
