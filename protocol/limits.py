@@ -26,6 +26,10 @@ CONFIG_BYTES = 1 * MIB  # bytes: largest boot configuration file
 CONFIG_TOTAL_BYTES = 8 * MIB  # bytes: all configuration files of a disk together
 METADATA_BYTES = 512 * MIB  # bytes: everything read from the disk that is not a kernel or a ramdisk
 ENTRIES = 512  # entries: boot entries of one disk
+CONFIG_STEPS = 400_000  # steps: tokens read and commands run of all boot configuration; grub-mkconfig's take some 5,000
+CONFIG_EXPANDED_BYTES = 16 * MIB  # bytes: all words after expansion of variables, so that a=$a$a ends
+CONFIG_VARIABLES = 2048  # variables alive at once in a configuration; each submenu copies them
+CONFIG_NESTING = 48  # levels: blocks, function calls and sourced files within one another, of our own stack
 SUBMENU_DEPTH = 8  # levels: nested submenus or sourced files
 DIRECTORY_ENTRIES = 65_536  # entries: one folder
 SYMLINKS = 40  # links followed in one path: Linux' MAXSYMLINKS
@@ -35,6 +39,7 @@ FILESYSTEMS = 32  # file systems examined on one disk
 INITRDS = 16  # files: initrds of one entry
 TITLE_BYTES = 1024  # bytes: longest entry title kept
 EXTENTS = 262_144  # extents of one file: 1 GiB in 4 KiB pieces
+READER_STEPS = 2_000_000  # structures looked at on one disk, some 10 microseconds each: a third of HELPER_CPU
 
 # --- helper processes -------------------------------------------------------------------------------------------
 HELPER_ADDRESS_SPACE = 1 * GIB  # bytes: RLIMIT_AS
