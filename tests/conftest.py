@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What every test gets: the leak check, and fixtures for guest disks.
+
+- every test is checked for what it leaves behind (`support.leaks`);
+- tests outside tests/unit and tests/fuzz need root: they fail without it under CI, and are skipped elsewhere;
+- a skip must name what this machine lacks, and all skips are listed at the end;
+- fixtures: `disks` (a `support.disks.DiskFactory` for the session), `kernel` (files of 64 KiB, quick to copy).
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.debian_kernel import DebianKernel
+from support.disks import DiskFactory
+from support.guests import small_kernel
+from support.leaks import Snapshot, settle
+
+WITHOUT_ROOT = ("unit", "fuzz")
+# The words with which a skip may begin; what follows names the feature.
+SKIP_REASONS = ("this kernel has no ", "this machine has no ", "needs root")
+_skips = pytest.StashKey[list[tuple[str, str]]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepares the list of skips."""
+    config.stash[_skips] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Asks for root where a test's folder is not one of those that do without."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] not in WITHOUT_ROOT and isinstance(item, pytest.Function):
+            item.fixturenames.insert(0, "root")
+
+
+def pytest_collection_finish() -> None:
+    """Puts what was imported so far out of the collector's sight, so that its runs after each test are short."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture
+def root() -> None:
+    """Root, without which nothing can be confined, mounted or given away."""
+    if os.geteuid() != 0:
+        if os.environ.get("CI"):
+            pytest.fail("this test needs root, and CI must not pass without it")
+        pytest.skip("needs root")
+
+
+@pytest.fixture(autouse=True)
+def leak_check(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Fails a test that leaves anything behind, with the list."""
+    base = tmp_path_factory.getbasetemp()
+    before = Snapshot.take(base)
+    yield
+    gc.collect()  # what was dropped unclosed is to warn now, within the test that did it
+    found = settle(before, base)
+    if found:
+        pytest.fail("the test left things behind:\n  " + "\n  ".join(found), pytrace=False)
+
+
+@pytest.fixture(scope="session")
+def disks(tmp_path_factory: pytest.TempPathFactory) -> DiskFactory:
+    """Guest disks, each built once in the session."""
+    return DiskFactory(tmp_path_factory.mktemp("disks"))
+
+
+@pytest.fixture(scope="session")
+def kernel(tmp_path_factory: pytest.TempPathFactory) -> DebianKernel:
+    """A kernel and an initrd of 64 KiB, for guests whose content does not matter."""
+    return small_kernel(tmp_path_factory.mktemp("kernel"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    """Notes skips, and turns one that does not say what is missing into a failure."""
+    report: pytest.TestReport = yield
+    if report.skipped and not hasattr(report, "wasxfail") and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+        item.config.stash[_skips].append((item.nodeid, reason))
+        if not reason.startswith(SKIP_REASONS):
+            report.outcome = "failed"
+            report.longrepr = f"a skip must begin with one of {SKIP_REASONS}, not {reason!r}"
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Lists what was skipped and why."""
+    for nodeid, reason in config.stash[_skips]:
+        terminalreporter.write_line(f"not run: {nodeid}: {reason}")
