@@ -53,7 +53,7 @@ class Seen:
 def unmountable(kind: str) -> str:
     """Why this machine's kernel cannot mount file systems of `kind`; "" where it can. A reason for a skip."""
     if os.geteuid() != 0:
-        return "mounting needs root"
+        return "needs root to mount"
     listed = Path("/proc/filesystems").read_text().split()
     if kind not in listed:
         return f"this kernel has no {kind}"

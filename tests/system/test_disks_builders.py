@@ -66,7 +66,7 @@ def test_the_images_are_sparse_and_built_once(disks: DiskFactory, kernel: Debian
     assert first == second
     copy = disks.copy(disk, tmp_path / "copy")
     assert copy.stat().st_blocks * 512 < copy.stat().st_size // 4
-    assert copy.read_bytes() == first.read_bytes()
+    subprocess.run(["cmp", copy, first], check=True)
 
 
 def test_qcow2_holds_the_same_files(disks: DiskFactory, kernel: DebianKernel, tmp_path: Path) -> None:
