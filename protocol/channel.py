@@ -157,13 +157,14 @@ class Channel:
         """
         self.fileno()
         try:
-            untrusted_data, ancillary, flags, _ = self._socket.recvmsg(
-                limits.MESSAGE_BYTES + 1, self._ancillary, socket.MSG_CMSG_CLOEXEC
-            )
+            try:
+                untrusted_data, ancillary, flags = self._receive_datagram()
+            except ConnectionResetError:
+                # The other end closed with messages of ours unread. The kernel says so once, ahead of what that end
+                # had sent before it closed (its answer, perhaps), which is still there to be read.
+                untrusted_data, ancillary, flags = self._receive_datagram()
         except BlockingIOError:
             raise
-        except ConnectionResetError:
-            return None  # the other end closed with messages of ours unread
         except OSError as error:
             raise OperationFailed(f"Receiving on {self.name} failed: {error.strerror}.") from error
         fds, sender, pidfd = self._unpack(ancillary)
@@ -186,6 +187,12 @@ class Channel:
             close_all([*fds, *([pidfd] if pidfd else [])])
             raise
         return Received(message, tuple(fds), sender, pidfd)
+
+    def _receive_datagram(self) -> tuple[bytes, list[tuple[int, int, bytes]], int]:
+        data, ancillary, flags, _ = self._socket.recvmsg(
+            limits.MESSAGE_BYTES + 1, self._ancillary, socket.MSG_CMSG_CLOEXEC
+        )
+        return data, ancillary, flags
 
     def _unpack(self, ancillary: list[tuple[int, int, bytes]]) -> tuple[list[Fd], Sender | None, Fd | None]:
         fds: list[Fd] = []

@@ -70,8 +70,9 @@ class Fd:
 
     def __del__(self) -> None:
         if getattr(self, "_number", -1) >= 0:
-            warnings.warn(f"unclosed {self!r}", ResourceWarning, stacklevel=2, source=self)
-            self.close()
+            warning = f"unclosed {self!r}"
+            self.close()  # first: where warnings are errors, the next line raises
+            warnings.warn(warning, ResourceWarning, stacklevel=2, source=self)
 
 
 def close_all(fds: Iterable[Fd]) -> None:

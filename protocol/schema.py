@@ -12,6 +12,7 @@ A message class is a frozen dataclass below `Message` whose fields are made by t
 
 from __future__ import annotations
 
+import contextlib
 import enum
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, fields
@@ -38,9 +39,10 @@ def _integer(low: int, high: int) -> Check:
 
 def _text(longest: int) -> Check:
     def check(value: Any) -> str:
-        if type(value) is not str or len(value.encode("utf-8", "surrogatepass")) > longest:
-            raise _MismatchError(f"text of at most {longest} bytes")
-        return value
+        with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate, as os.fsdecode makes them, cannot be sent
+            if type(value) is str and len(value.encode()) <= longest:
+                return value
+        raise _MismatchError(f"text of at most {longest} bytes")
 
     return check
 
@@ -183,7 +185,9 @@ def parse(untrusted_data: bytes, allowed: Collection[type[Message]]) -> Message:
             break
     else:
         expected = ", ".join(sorted(kind.NAME for kind in allowed)) or "nothing"
-        raise ProtocolViolation(f"Message {str(untrusted_name)[:64]!r} came where only {expected} may come.")
+        # Only text is shown: the repr of something nested deeply enough raises RecursionError.
+        shown = repr(untrusted_name[:64]) if isinstance(untrusted_name, str) else "without a name"
+        raise ProtocolViolation(f"Message {shown} came where only {expected} may come.")
     names = {part.name for part in fields(kind)}
     if untrusted_fields.keys() != names:
         odd = min(untrusted_fields.keys() ^ names)
