@@ -14,11 +14,14 @@ from typing import Any, Protocol, TypeVar
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason
 
+from .btrfs import BtrfsFileSystem
 from .ext import ExtFileSystem
 from .image import DiskImage
 from .interface import Extent, Node, NodeType, Volume
 from .source import parsing
+from .vfat import FatFileSystem, is_fat
 from .volumes import Window
+from .xfs import XfsFileSystem
 
 N = TypeVar("N")
 _CHUNK = 1 << 20
@@ -186,10 +189,13 @@ def place(volume: Volume) -> str:
 
 _HEAD_BYTES = 68 << 10  # up to and with the superblock of btrfs at 64 KiB
 
-# (name, where its magic is, the magic, parser). Order matters where two could match: what mkfs writes last wins, and
-# all of them but vfat leave the first sector, where a boot loader may have put the look of a FAT volume.
-_KINDS: tuple[tuple[str, int, bytes, Callable[[Window], Parser[Any]]], ...] = (
-    ("ext", 1024 + 56, b"\x53\xef", ExtFileSystem),
+# (name, whether a volume's first bytes are its, parser). FAT has no magic number and comes last: a boot loader may
+# have left the look of FAT in the first sector, which ext and btrfs do not use.
+_KINDS: tuple[tuple[str, Callable[[bytes], bool], Callable[[Window], Parser[Any]]], ...] = (
+    ("ext", lambda head: head.startswith(b"\x53\xef", 1024 + 56), ExtFileSystem),
+    ("xfs", lambda head: head.startswith(b"XFSB"), XfsFileSystem),
+    ("btrfs", lambda head: head.startswith(b"_BHRfS_M", 65536 + 64), BtrfsFileSystem),
+    ("vfat", is_fat, FatFileSystem),
 )
 
 # Magics of what is recognised only to say that it cannot be read. Source: libblkid's superblock probes.
@@ -219,8 +225,8 @@ def detect(image: DiskImage, volume: Volume) -> CheckedFileSystem | str | None:
     for offset, magic, name in _UNSUPPORTED:
         if untrusted_head.startswith(magic, offset):
             return name
-    for name, offset, magic, parser in _KINDS:
-        if untrusted_head.startswith(magic, offset):
+    for name, matches, parser in _KINDS:
+        if matches(untrusted_head):
             with parsing(f"{name} file system of {place(volume)}"):
                 opened = parser(Window(image, volume))
             return CheckedFileSystem(opened, image, volume)
