@@ -154,9 +154,8 @@ def load_systemd_boot(tree: Tree, folder: bytes, budget: ConfigBudget) -> BootMe
     pattern = settings.get(b"default", [b""])[-1][:_PATTERN_BYTES].lower()
     default = 0
     for index, entry in enumerate(found):
-        if (
-            pattern and fnmatch.fnmatchcase(entry.id.lower() + b".conf", pattern)
-        ) or pattern == entry.id.lower() != b"":
+        name = entry.id.lower()
+        if pattern and (pattern == name or fnmatch.fnmatchcase(name + b".conf", pattern)):
             default = index
             break
     timeout = settings.get(b"timeout", [b"0"])[-1]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason, printable
@@ -46,19 +47,17 @@ class _Configuration:
         self._budget = budget
         self._submenus: list[bytes] = []
 
-    def read_file(self, path: bytes, depth: int = 0) -> bool:
-        """Read the file at `path`; False where it cannot be. DiskError(BUDGET)."""
+    def read(self, content: bytes, depth: int = 0) -> None:
+        """Take in a file. DiskError(BUDGET)."""
         if depth > limits.SUBMENU_DEPTH:
             raise DiskError(DiskReason.BUDGET, "the boot configuration includes files too deeply")
-        content = attempt(lambda: self._budget.read(self._tree, path))
-        if content is None:
-            return False
         for keyword, value in self._lines(content):
-            if keyword == b"include":
-                self.read_file(self.absolute(value), depth + 1)
+            if keyword in (b"include", b"menu include"):
+                name, *_ = value.split() or [b""]
+                included = attempt(partial(self._budget.read, self._tree, self.absolute(name)))
+                self.read(included or b"", depth + 1)
             else:
                 self._directive(keyword, value)
-        return True
 
     def absolute(self, name: bytes) -> bytes:
         """`name` from the root of the file system, as it is relative to the configuration's folder."""
@@ -145,13 +144,14 @@ class _Configuration:
 
 
 def load_extlinux(tree: Tree, path: bytes, budget: ConfigBudget) -> BootMenu | None:
-    """The menu of the extlinux.conf at `path` of `tree`; None where it has no label. DiskError(BUDGET).
+    """The menu of the extlinux.conf at `path` of `tree`; None where it has no label.
 
     File names are relative to the folder of `path`. The default is the label with MENU DEFAULT, else the one that
-    DEFAULT names, else the first.
+    DEFAULT names, else the first. DiskError where the file cannot be read, and BUDGET.
     """
     configuration = _Configuration(tree, path.rpartition(b"/")[0], budget)
-    if not configuration.read_file(path) or not configuration.labels:
+    configuration.read(budget.read(tree, path))
+    if not configuration.labels:
         return None
     entries = []
     default = 0

@@ -7,12 +7,13 @@ others leave their files behind; within one kind the order of paths below, and f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from typing import TypeVar
 
 from domward.protocol.errors import DiskError, DiskReason, printable
 
 from .bls import load_systemd_boot
-from .boot_paths import attempt
 from .config_budget import ConfigBudget
 from .extlinux import load_extlinux
 from .grub import load_grub
@@ -31,76 +32,86 @@ EXTLINUX_PATHS = (
     b"/boot/syslinux.cfg",
     b"/syslinux.cfg",
 )
+EFI_FOLDERS = (b"/EFI", b"/boot/efi/EFI")
 BLS_FOLDERS = (b"/loader/entries", b"/boot/loader/entries", b"/boot/efi/loader/entries", b"/efi/loader/entries")
 
-Loader = Callable[[], BootMenu | None]
+# A configuration beyond its limits is refused: another one, perhaps left behind, must not boot in its place.
+FINAL = (DiskReason.BUDGET, DiskReason.FILE_TOO_BIG)
+
+T = TypeVar("T")
 
 
 def find_menu(forest: Forest) -> BootMenu:
     """The boot menu of the disk. It has at least one entry, though perhaps none that can boot.
 
     DiskError: NO_BOOT_CONFIG where there is no configuration, NO_BOOTABLE_ENTRY where those found declare no entry,
-    BUDGET where one costs too much; and what reading the disk raised, if that may be why nothing was found.
+    BUDGET or FILE_TOO_BIG where one is too much; what reading the disk raised, where that may be why none was found.
     """
-    budget = ConfigBudget()
-    first_fault: DiskError | None = None
-    empty = b""
-    for path, load in _candidates(forest, budget):
+    return _Finder(forest).menu()
+
+
+class _Finder:
+    """One search, with its budget and the first thing that went wrong."""
+
+    def __init__(self, forest: Forest) -> None:
+        self._forest = forest
+        self._budget = ConfigBudget()
+        self._fault: DiskError | None = None
+
+    def menu(self) -> BootMenu:
+        """The first menu that has an entry."""
+        without_entries = b""
+        for path, load in self._candidates():
+            menu = self._try(load)
+            if menu is not None:
+                return menu
+            without_entries = without_entries or path
+        if self._fault is not None:
+            raise self._fault
+        if without_entries:
+            raise DiskError(DiskReason.NO_BOOTABLE_ENTRY, f"{printable(without_entries)} declares no boot entry")
+        raise DiskError(
+            DiskReason.NO_BOOT_CONFIG,
+            "none of the disk's file systems holds a grub.cfg, an extlinux.conf or boot loader entries",
+        )
+
+    def _try(self, action: Callable[[], T]) -> T | None:
+        """What `action` returns; a fault is kept for the end and the search goes on."""
         try:
-            menu = load()
+            return action()
         except DiskError as error:
-            if error.reason is DiskReason.BUDGET:
+            if error.reason in FINAL:
                 raise
-            first_fault = first_fault or error
-            continue
-        if menu is not None:
-            return menu
-        empty = empty or path
-    if first_fault is not None:
-        raise first_fault
-    if empty:
-        raise DiskError(DiskReason.NO_BOOTABLE_ENTRY, f"{printable(empty)} declares no boot entry")
-    raise DiskError(
-        DiskReason.NO_BOOT_CONFIG,
-        "none of the disk's file systems holds a grub.cfg, an extlinux.conf or boot loader entries",
-    )
+            self._fault = self._fault or error
+            return None
 
+    def _candidates(self) -> Iterator[tuple[bytes, Callable[[], BootMenu | None]]]:
+        """The configurations that exist, each with what loads it, in the order in which they count."""
+        for tree, path in self._grub_files():
+            yield path, partial(load_grub, self._forest, tree, path, self._budget)
+        for tree, path in self._existing(EXTLINUX_PATHS, self._forest.trees):
+            yield path, partial(load_extlinux, tree, path, self._budget)
+        for tree, path in self._existing(BLS_FOLDERS, self._forest.trees):
+            yield path, partial(load_systemd_boot, tree, path, self._budget)
 
-def _candidates(forest: Forest, budget: ConfigBudget) -> Iterator[tuple[bytes, Loader]]:
-    """The configurations that exist, each with what loads it, in the order in which they count."""
-    for tree, path in _grub_files(forest, budget):
-        yield path, lambda tree=tree, path=path: load_grub(forest, tree, path, budget)  # type: ignore[misc]
-    for tree, path in _existing(forest, EXTLINUX_PATHS, budget):
-        yield path, lambda tree=tree, path=path: load_extlinux(tree, path, budget)  # type: ignore[misc]
-    for tree, path in _existing(forest, BLS_FOLDERS, budget):
-        yield path, lambda tree=tree, path=path: load_systemd_boot(tree, path, budget)  # type: ignore[misc]
+    def _grub_files(self) -> Iterator[tuple[Tree, bytes]]:
+        yield from self._existing(GRUB_PATHS, self._forest.trees)
+        for tree in self._forest.trees:
+            if tree.fs.kind == "btrfs":
+                for root in BTRFS_ROOTS:
+                    yield from self._existing([root + path for path in GRUB_PATHS], [tree])
+        for tree in self._forest.trees:
+            for folder in EFI_FOLDERS:
+                self._budget.look_up()
+                names = self._try(partial(tree.names, folder)) if self._exists(tree, folder) else []
+                yield from self._existing([folder + b"/" + name + b"/grub.cfg" for name in names or ()], [tree])
 
+    def _existing(self, paths: Iterable[bytes], trees: Iterable[Tree]) -> Iterator[tuple[Tree, bytes]]:
+        for path in paths:
+            for tree in trees:
+                if self._exists(tree, path):
+                    yield tree, path
 
-def _grub_files(forest: Forest, budget: ConfigBudget) -> Iterator[tuple[Tree, bytes]]:
-    yield from _existing(forest, GRUB_PATHS, budget)
-    for tree in forest.trees:
-        if tree.fs.kind == "btrfs":
-            for root in BTRFS_ROOTS:
-                yield from _existing_in(tree, tuple(root + path for path in GRUB_PATHS), budget)
-    for tree in forest.trees:
-        for folder in (b"/EFI", b"/boot/efi/EFI"):
-            for name in _names(tree, folder, budget):
-                yield from _existing_in(tree, (folder + b"/" + name + b"/grub.cfg",), budget)
-
-
-def _existing(forest: Forest, paths: tuple[bytes, ...], budget: ConfigBudget) -> Iterator[tuple[Tree, bytes]]:
-    for path in paths:
-        for tree in forest.trees:
-            yield from _existing_in(tree, (path,), budget)
-
-
-def _existing_in(tree: Tree, paths: tuple[bytes, ...], budget: ConfigBudget) -> Iterator[tuple[Tree, bytes]]:
-    for path in paths:
-        budget.look_up()
-        if attempt(lambda path=path: tree.exists(path)):  # type: ignore[misc]
-            yield tree, path
-
-
-def _names(tree: Tree, folder: bytes, budget: ConfigBudget) -> list[bytes]:
-    budget.look_up()
-    return attempt(lambda: tree.names(folder)) or []
+    def _exists(self, tree: Tree, path: bytes) -> bool:
+        self._budget.look_up()
+        return bool(self._try(partial(tree.exists, path)))

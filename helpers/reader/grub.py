@@ -12,11 +12,13 @@ from .interface import BootMenu, Forest, Tree
 
 
 def load_grub(forest: Forest, tree: Tree, path: bytes, budget: ConfigBudget) -> BootMenu | None:
-    """The menu of the grub.cfg at `path` of `tree`; None where it declares no entry. DiskError(BUDGET).
+    """The menu of the grub.cfg at `path` of `tree`; None where it declares no entry.
 
     The default is what GRUB would start: `default` (a number, title, id, or a path `submenu>entry` of those;
     `saved_entry` and `next_entry` reach it through the environment block), and where that cannot boot the first of
     `fallback` that can. A hidden time-out counts as one that is shown.
+
+    DiskError where the file cannot be read, and BUDGET.
     """
     menu = run_configuration(BootPaths(forest, budget), Location(tree, path))
     return menu.flatten(f"grub:{tree.index}:{printable(path)}", budget)

@@ -92,21 +92,24 @@ class _Parser:
         self._next = next(source, _END)
         self._braces = 0
 
+    def _kind(self) -> TokenKind:
+        return self._next.kind
+
     def at_end(self) -> bool:
-        return self._next.kind is TokenKind.UNFINISHED
+        return self._kind() is TokenKind.UNFINISHED
 
     def skip_separators(self) -> None:
-        while self._next.kind in (TokenKind.NEWLINE, TokenKind.END_OF_COMMAND):
+        while self._kind() in (TokenKind.NEWLINE, TokenKind.END_OF_COMMAND):
             self._advance()
 
     def end_of_statement(self) -> None:
-        if self._next.kind not in (TokenKind.NEWLINE, TokenKind.END_OF_COMMAND) and not self.at_end():
+        if self._kind() not in (TokenKind.NEWLINE, TokenKind.END_OF_COMMAND) and not self.at_end():
             raise _SyntaxFault
 
     def recover(self) -> None:
         """Go to the end of the line on which the outermost open brace closes."""
         while not self.at_end():
-            if self._braces <= 0 and self._next.kind is TokenKind.NEWLINE:
+            if self._braces <= 0 and self._kind() is TokenKind.NEWLINE:
                 break
             self._advance()
         self._braces = 0
@@ -134,9 +137,9 @@ class _Parser:
         return self._command(depth)
 
     def _advance(self) -> None:
-        if self._next.kind is TokenKind.OPEN:
+        if self._kind() is TokenKind.OPEN:
             self._braces += 1
-        elif self._next.kind is TokenKind.CLOSE:
+        elif self._kind() is TokenKind.CLOSE:
             self._braces -= 1
         self._next = next(self._source, _END)
 
@@ -162,10 +165,10 @@ class _Parser:
         body: list[Statement] = []
         self.skip_separators()
         while self._keyword() not in closers:
-            if self._next.kind is not TokenKind.WORD:
+            if self._kind() is not TokenKind.WORD:
                 raise _SyntaxFault
             body.append(self.statement(depth + 1))
-            if self._keyword() not in closers and self._next.kind not in (
+            if self._keyword() not in closers and self._kind() not in (
                 TokenKind.NEWLINE,
                 TokenKind.END_OF_COMMAND,
             ):
@@ -175,16 +178,16 @@ class _Parser:
 
     def _braced(self, depth: int) -> Block:
         """`{ ... }` at hand."""
-        if self._next.kind is not TokenKind.OPEN:
+        if self._kind() is not TokenKind.OPEN:
             raise _SyntaxFault
         self._advance()
         body: list[Statement] = []
         self.skip_separators()
-        while self._next.kind is not TokenKind.CLOSE:
-            if self._next.kind is not TokenKind.WORD:
+        while self._kind() is not TokenKind.CLOSE:
+            if self._kind() is not TokenKind.WORD:
                 raise _SyntaxFault
             body.append(self.statement(depth + 1))
-            if self._next.kind is not TokenKind.CLOSE:
+            if self._kind() is not TokenKind.CLOSE:
                 self.end_of_statement()
             self.skip_separators()
         self._advance()
@@ -223,15 +226,15 @@ class _Parser:
 
     def _words(self) -> tuple[Word, ...]:
         words: list[Word] = []
-        while self._next.kind is TokenKind.WORD:
+        while self._kind() is TokenKind.WORD:
             words.append(self._next.word)
             self._advance()
         return tuple(words)
 
     def _command(self, depth: int) -> Command:
         words = self._words()
-        if not words or self._next.kind is TokenKind.OPERATOR:
+        if not words or self._kind() is TokenKind.OPERATOR:
             raise _SyntaxFault
-        if self._next.kind is TokenKind.OPEN:
+        if self._kind() is TokenKind.OPEN:
             return Command(words, self._braced(depth))
         return Command(words)

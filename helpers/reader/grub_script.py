@@ -63,14 +63,6 @@ class Script:
             b"normal_exit": self._exit,
         }
 
-    def run_file(self, location: Location) -> bool:
-        """Run the file at `location`; False where it cannot be read. DiskError(BUDGET)."""
-        content = self._state.paths.read(location)
-        if content is None:
-            return False
-        self.run(statements(content, self._state.budget))
-        return True
-
     def run(self, body: Iterable[Statement]) -> None:
         """Run a whole script. DiskError(BUDGET)."""
         try:
@@ -236,18 +228,16 @@ class Script:
     def _configfile(self, _name: bytes, args: Sequence[bytes], _block: Block | None) -> bool:
         """Another configuration takes over: its menu replaces this one, and this script ends."""
         location = self._locate(args)
-        if location is None:
+        content = None if location is None else self._state.paths.read(location)
+        if location is None or content is None:
             return False
         if self._levels >= limits.SUBMENU_DEPTH:
             raise DiskError(DiskReason.BUDGET, "the boot configuration passes control on too many times")
-        script = Script(
-            State(self._state.paths, self._state.scope.exported_only()), levels=self._levels + 1, depth=self._depth + 1
-        )
-        device = self._state.paths.name(location.tree)
-        folder = b"(%s)%s" % (device, location.path.rpartition(b"/")[0])
-        script._state.scope.assign(b"config_directory", folder)
-        if not script.run_file(location):
-            return False
+        scope = self._state.scope.exported_only()
+        folder = location.path.rpartition(b"/")[0]
+        scope.assign(b"config_directory", b"(%s)%s" % (self._state.paths.name(location.tree), folder))
+        script = Script(State(self._state.paths, scope), levels=self._levels + 1, depth=self._depth + 1)
+        script.run(statements(content, self._state.budget))
         self._chained = script.menu()
         raise _Exit
 
@@ -281,9 +271,10 @@ class Script:
 
 
 def run_configuration(paths: BootPaths, location: Location) -> GrubMenu:
-    """The menu of the grub.cfg at `location`. DiskError(BUDGET)."""
+    """The menu of the grub.cfg at `location`. DiskError where it cannot be read, or BUDGET."""
+    content = paths.budget.read(location.tree, location.path)
     root = paths.name(location.tree)
     prefix = b"(%s)%s" % (root, location.path.rpartition(b"/")[0])
     script = Script(State(paths, Scope.at_start(root, prefix)))
-    script.run_file(location)
+    script.run(statements(content, paths.budget))
     return script.menu()
