@@ -9,11 +9,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import io
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import coverage
 import pytest
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
@@ -23,12 +27,14 @@ from support.leaks import Snapshot, settle
 WITHOUT_ROOT = ("unit", "fuzz")
 # The words with which a skip may begin; what follows names the feature.
 SKIP_REASONS = ("this kernel has no ", "this machine has no ", "needs root")
+_litter = pytest.StashKey[list[str]]()
 _skips = pytest.StashKey[list[tuple[str, str]]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Prepares the list of skips."""
+    """Prepares the lists that are shown at the end."""
     config.stash[_skips] = []
+    config.stash[_litter] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,6 +98,30 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Lists what was skipped and why."""
+    """Lists what was skipped and why, what the run left in the work tree, and the coverage if it was measured."""
     for nodeid, reason in config.stash[_skips]:
         terminalreporter.write_line(f"not run: {nodeid}: {reason}")
+    for line in config.stash[_litter]:
+        terminalreporter.write_line(f"left in the work tree: {line}", red=True)
+    measuring = coverage.Coverage.current()
+    if measuring:
+        measuring.stop()
+        measuring.save()
+        combined = coverage.Coverage(messages=False)
+        combined.combine()
+        table = io.StringIO()
+        with contextlib.suppress(coverage.exceptions.NoDataError):  # the chosen tests call nothing of the program
+            combined.report(file=table)
+        terminalreporter.section("coverage")
+        terminalreporter.write(table.getvalue())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Under CI, which has a clean clone, a run that leaves a file in the work tree has failed."""
+    if os.environ.get("CI"):
+        command = ["git", "-C", str(Path(__file__).parents[1]), "status", "--porcelain"]
+        litter = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        session.config.stash[_litter] = litter
+        if litter and session.exitstatus == 0:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED

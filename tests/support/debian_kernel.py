@@ -2,8 +2,8 @@
 """A real Debian kernel and initrd, taken from the package that linux-image-amd64 depends on.
 
 Fetched once with apt-get and kept in the cache folder: $DOMWARD_CACHE, else domward in the user's cache folder.
-The package is unpacked, not installed. The initrd is made by initramfs-tools where that is installed and this is
-root; otherwise it is a busybox on its own, which boots just as well. Safe against several processes at once.
+The package is unpacked, not installed; the initrd is made by initramfs-tools, as on a guest. Needs root. Safe against
+several processes at once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 MODULES = ("ext4", "xfs", "btrfs", "vfat", "nls_ascii", "xen-blkfront", "xen-netfront", "virtio_pci", "virtio_blk")
-
-INIT = """#!/bin/busybox sh
-/bin/busybox mkdir -p /proc /sys /dev
-/bin/busybox mount -t proc proc /proc
-/bin/busybox mount -t devtmpfs dev /dev
-echo "GUEST-MARKER-OK cmdline=$(/bin/busybox cat /proc/cmdline)" > /dev/hvc0
-while :; do /bin/busybox sleep 3600; done
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +74,7 @@ def _make(folder: Path) -> None:
         (vmlinuz,) = (unpacked / "boot").glob("vmlinuz-*")
         version = vmlinuz.name.removeprefix("vmlinuz-")
         initrd = work / "initrd"
-        if os.geteuid() == 0 and shutil.which("mkinitramfs"):
-            _initramfs(unpacked, version, initrd)
-        else:
-            _busybox_initrd(initrd)
+        _initramfs(unpacked, version, initrd)
         shutil.move(vmlinuz, folder / vmlinuz.name)
         shutil.move(initrd, folder / f"initrd.img-{version}")
 
@@ -120,22 +109,6 @@ def _initramfs(unpacked: Path, version: str, initrd: Path) -> None:
     )
     arguments = [libraries, unpacked / "boot", conf, initrd, version]
     subprocess.run(["unshare", "-m", "sh", "-c", script, "sh", *arguments], check=True, capture_output=True)
-
-
-def _busybox_initrd(initrd: Path) -> None:
-    """busybox as the only program, the way a rescue image is made: a cpio archive, compressed."""
-    busybox = shutil.which("busybox")
-    if busybox is None:
-        message = "no busybox: install busybox-static"
-        raise LookupError(message)
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        (root / "bin").mkdir()
-        shutil.copy(busybox, root / "bin/busybox")
-        (root / "init").write_text(INIT)
-        (root / "init").chmod(0o755)
-        pack = "find . | LC_ALL=C sort | cpio -o -H newc --quiet --owner=0:0 | gzip -n > "
-        subprocess.run(["sh", "-c", pack + '"$1"', "sh", initrd], cwd=root, check=True)
 
 
 @contextmanager
