@@ -22,13 +22,32 @@ def choose(menu: BootMenu, entry: bytes | None = None) -> BootEntry:
 
     DiskError: NO_SUCH_ENTRY; NO_BOOTABLE_ENTRY where the named entry, or every one, cannot boot; ARGS_INVALID.
     """
-    chosen = _default(menu) if entry is None else _named(menu, entry)
+    chosen = menu.entries[default_index(menu)] if entry is None else _named(menu, entry)
     if chosen.problem or chosen.kernel is None:
         raise DiskError(
             DiskReason.NO_BOOTABLE_ENTRY, f"the entry '{shown(chosen)}' cannot boot: {chosen.problem or 'no kernel'}"
         )
     check_args(chosen.args)
     return chosen
+
+
+def default_index(menu: BootMenu) -> int:
+    """Where the entry is that starts by itself: the default, else the next after it that can boot, round to the first.
+
+    DiskError(NO_BOOTABLE_ENTRY) where none can boot.
+    """
+    count = len(menu.entries)
+    for step in range(count):
+        index = (menu.default + step) % count
+        if not menu.entries[index].problem:
+            return index
+    if not count:
+        raise DiskError(DiskReason.NO_BOOTABLE_ENTRY, "the boot menu is empty")
+    first = menu.entries[menu.default]
+    raise DiskError(
+        DiskReason.NO_BOOTABLE_ENTRY,
+        f"none of the {count} boot entries can boot; the default, '{shown(first)}': {first.problem}",
+    )
 
 
 def check_args(args: bytes) -> None:
@@ -45,21 +64,6 @@ def check_args(args: bytes) -> None:
 def shown(entry: BootEntry) -> str:
     """The entry's title below those of its submenus, as a short printable line."""
     return printable(b" > ".join((*entry.path, entry.title)))[:LISTED_CHARACTERS]
-
-
-def _default(menu: BootMenu) -> BootEntry:
-    count = len(menu.entries)
-    for step in range(count):
-        candidate = menu.entries[(menu.default + step) % count]
-        if not candidate.problem:
-            return candidate
-    if not count:
-        raise DiskError(DiskReason.NO_BOOTABLE_ENTRY, "the boot menu is empty")
-    first = menu.entries[menu.default]
-    raise DiskError(
-        DiskReason.NO_BOOTABLE_ENTRY,
-        f"none of the {count} boot entries can boot; the default, '{shown(first)}': {first.problem}",
-    )
 
 
 def _named(menu: BootMenu, name: bytes) -> BootEntry:
