@@ -23,7 +23,7 @@ help:
 	@echo 'make clean  removes what was built'
 
 demo: set-up-demo $(BIN)/domward
-	@$(AS_ROOT) $(BIN)/python packaging/demo
+	@$(AS_ROOT) $(BIN)/python packaging/demo.py
 
 test: set-up-test lint
 	@$(AS_ROOT) $(BIN)/coverage erase
