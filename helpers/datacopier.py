@@ -5,9 +5,9 @@ Two directions, each with one buffer of CHUNK_BYTES that is filled only when it 
 stops its writer (back-pressure), and costs neither memory nor wakeups, since a fd is watched only for what can be
 done with it. System calls decide, not poll: POLLHUP and POLLERR lead to the read or write that says what happened.
 
-How a relay ends. The first case that is met counts, and of several at once StopCopy, then what writing and what
-reading meets, toward the console before toward the bootloader. "Waits" means that everything read from the bootloader is
-written to the console first, however long that takes; "at once" means what can be written without waiting, no more.
+How a relay ends. The first case that is met counts; of several at once, StopCopy, then what writing and then what
+reading meets, toward the console before toward the bootloader. "Waits" means that everything read from the bootloader
+is written to the console first, however long that takes; "at once" means what can be written without waiting, no more.
 
 =====================================  ========================  ==============================================
 what happens                           outcome, side             before the report
@@ -38,7 +38,7 @@ is only written to may be gone unnoticed, and a full buffer toward the bootloade
 Bytes. The log gets every byte of the prefix and of the bootloader as it came, up to `log_bytes`; then, if there is
 more, `truncation_mark` once, which counts neither against the cap nor in `Copied.logged`. It is a regular file.
 `to_console` counts what was written there, the prefix included, and `limit_bytes` is measured against it; the filter
-does not see the prefix, which is the supervisor's own. With a limit and no filter nothing is read that may not be shown.
+does not see the prefix, which is the supervisor's own. With a limit and no filter all that is read is shown.
 
 Never blocking. O_NONBLOCK belongs to the open file, which others share (a person's shell, say): it is left as it is.
 Sockets are written to with MSG_DONTWAIT, pipes with RWF_NOWAIT (Linux 6.4) or else, after POLLOUT, PIPE_BUF bytes,
