@@ -19,6 +19,8 @@ from pathlib import Path
 
 HELPER_UIDS = range(1_900_000_000, 1_900_065_536)
 PLACES = (("/run", "domward*"), ("/tmp", "domward*"), ("/var/tmp", "domward*"), ("/dev/shm", "domward*"))
+# Made by the first supervisor on a machine, and always empty: it stays, so that a lease needs no cleaning up.
+KEPT = ("/run/domward", "/run/domward/uid-leases")
 # The kernel takes a moment to let a joined thread and an auto-clearing loop device go; nothing else gets one.
 GRACE_SECONDS = 2.0
 
@@ -155,7 +157,7 @@ def _files() -> dict[str, str]:
         for top in Path(place).glob(pattern):
             for path in (top, *top.rglob("*")) if top.is_dir() and not top.is_symlink() else (top,):
                 found[str(path)] = ""
-    return found
+    return {path: what for path, what in found.items() if path not in KEPT}
 
 
 def _loops(under: Path) -> dict[str, str]:
