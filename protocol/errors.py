@@ -7,12 +7,12 @@
     |-- UsageError                exit 2    the caller's: arguments that cannot mean anything
     |-- RefusedError              exit 3    the caller's: permission or policy says no
     |-- ConfinementUnavailable    exit 4    the host's: a layer is missing and is not optional
+    |   `-- ConfinementFailed               one step of it failed, or did not verify from outside
     |-- OperationFailed           exit 1    the host's: a resource is missing, a call to the kernel failed
     |-- OperationTimedOut         exit 5    nobody's: the wall-clock budget ran out
     |-- HelperError               exit 6    a helper's (so, perhaps, the guest's)
     |   |-- ProtocolViolation               it sent what it may not send
-    |   |-- HelperDied                      it ended before its answer
-    |   `-- ConfinementFailed               one step of its confinement failed or did not verify
+    |   `-- HelperDied                      it ended before its answer
     |-- DiskError                 exit 7    the guest's: a bad or unbootable disk; `reason` says which
     `-- OperationCancelled        exit 130  the caller's wish
 
@@ -81,6 +81,16 @@ class ConfinementUnavailable(DomwardError):
     exit_code = 4
 
 
+class ConfinementFailed(ConfinementUnavailable):
+    """A step of a helper's confinement failed or did not verify from outside. `step` names it."""
+
+    code = "confinement-failed"
+
+    def __init__(self, sentence: str, *, step: str, advice: str = "", operation: str = "", helper: str = "") -> None:
+        super().__init__(sentence, advice=advice, operation=operation, helper=helper)
+        self.step = step
+
+
 class OperationFailed(DomwardError):
     """The host could not do it: a resource is missing or a call to the kernel failed."""
 
@@ -118,19 +128,10 @@ class HelperDied(HelperError):
         self.status = status
 
 
-class ConfinementFailed(HelperError):
-    """A step of a helper's confinement failed or did not verify from outside. `step` names it."""
-
-    code = "confinement-failed"
-
-    def __init__(self, sentence: str, *, step: str, advice: str = "", operation: str = "", helper: str = "") -> None:
-        super().__init__(sentence, advice=advice, operation=operation, helper=helper)
-        self.step = step
-
-
 class DiskReason(enum.Enum):
     """Why a disk could not be used; the value is the stable code that commands print."""
 
+    NOT_FOUND = "disk-not-found"
     EMPTY = "disk-empty"
     NOT_A_DISK = "disk-not-a-disk"
     READ_ERROR = "disk-read-error"

@@ -288,7 +288,7 @@ class Progress(Message, name="progress"):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeFound(Message, name="volume-found"):
-    """One volume of an inspected disk. `problem` says why its content cannot be used."""
+    """One volume of an inspected disk whose file system can be read. Offset and size are bytes within the image."""
 
     index: int = integer(0, _SIZE)
     scheme: str = text(_NAME)
@@ -297,7 +297,13 @@ class VolumeFound(Message, name="volume-found"):
     filesystem: str = text(_NAME)
     uuid: str = text(_NAME)
     label: bytes = data(256)
-    problem: str = text(limits.TEXT_BYTES)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DiskRemark(Message, name="disk-remark"):
+    """Something of an inspected disk that cannot be used, and why, as a sentence."""
+
+    what: str = text(limits.TEXT_BYTES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -122,8 +122,15 @@ class FileRef:
 class Tree(Protocol):
     """Path look-up within one file system and what its fstab mounts at /boot (see `tree`). Paths are absolute."""
 
-    index: int
-    fs: FileSystem
+    @property
+    def index(self) -> int:
+        """Its place in `Forest.trees`."""
+        ...
+
+    @property
+    def fs(self) -> FileSystem:
+        """The file system of its root."""
+        ...
 
     def exists(self, path: bytes) -> bool:
         """Whether `path` leads to anything, links followed."""
@@ -145,7 +152,10 @@ class Tree(Protocol):
 class Forest(Protocol):
     """All file systems of one disk, in disk order."""
 
-    trees: Sequence[Tree]
+    @property
+    def trees(self) -> Sequence[Tree]:
+        """The trees, each at its own index."""
+        ...
 
     def by_uuid(self, uuid: bytes) -> Tree | None:
         """The tree whose file system has this UUID (case ignored, as `search --fs-uuid` compares)."""

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Puts the layers of `protocol/layers` on the calling process, in order, and nothing less.
+
+The namespaces are made with the process (see `launcher`); `confine` does all the rest. Each step either succeeds or
+raises `StepError` with the step's name: there is no step that may fail quietly. A layer that the request names in
+`without` is left out, and is then not among the layers that the helper reports.
+
+Two places where the kernel dictates the order within the list: the securebits and the bounding set need
+CAP_SETPCAP, so the capability sets are emptied after them; and the process title is set before seccomp, which
+allows the call for it to nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from domward.protocol import limits
+from domward.protocol.layers import Layer
+from domward.protocol.messages import HelperKind, Spawn
+
+from . import kernel
+
+#: The launcher's root has one folder per kind of root that a helper can get; see `prepare_roots`.
+_ROOTS = {HelperKind.PTY: "/pty", HelperKind.DATACOPIER: "/empty", HelperKind.BOOTLOADER: "/empty"}
+
+NAMESPACE_FLAGS = {
+    Layer.MOUNT: kernel.CLONE_NEWNS,
+    Layer.PID: kernel.CLONE_NEWPID,
+    Layer.NETWORK: kernel.CLONE_NEWNET,
+    Layer.IPC: kernel.CLONE_NEWIPC,
+    Layer.UTS: kernel.CLONE_NEWUTS,
+    Layer.CGROUP: kernel.CLONE_NEWCGROUP,
+}
+
+
+class StepError(Exception):
+    """A step failed; `step` is a layer's name or "prepare-roots", `errno` the kernel's reason."""
+
+    def __init__(self, step: str, errno: int) -> None:
+        super().__init__(f"{step}: {os.strerror(errno)}")
+        self.step = step
+        self.errno = errno
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What the launcher found out before it gave up the host's files."""
+
+    landlock_abi: int
+    missing: tuple[Layer, ...]
+    filters: dict[HelperKind, bytes]
+
+
+def prepare_roots() -> None:
+    """Gives the launcher a mount namespace and a root of its own that holds nothing but the helpers' future roots.
+
+    /empty is an empty, read-only file system. /pty holds ptmx and pts of the host's devpts, through which a pty
+    can be opened that the host's programs see; the pts folder must lie beside ptmx for the kernel to find it.
+    Raises StepError.
+    """
+    try:
+        kernel.unshare(kernel.CLONE_NEWNS)
+        kernel.mount(b"none", b"/", b"", kernel.MS_REC | kernel.MS_PRIVATE)
+        harmless = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
+        # /proc is there on every Linux; nothing is written below it, the new root only covers it here.
+        kernel.mount(b"domward", b"/proc", b"tmpfs", harmless, b"mode=0755,size=64k,nr_inodes=16")
+        for name in ("empty", "pty"):
+            os.mkdir(f"/proc/{name}", 0o755)
+        kernel.mount(
+            b"domward", b"/proc/empty", b"tmpfs", harmless | kernel.MS_RDONLY, b"mode=0555,size=4k,nr_inodes=2"
+        )
+        kernel.mount(
+            b"domward", b"/proc/pty", b"tmpfs", kernel.MS_NOSUID | kernel.MS_NOEXEC, b"mode=0555,size=4k,nr_inodes=8"
+        )
+        os.close(os.open("/proc/pty/ptmx", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        os.mkdir("/proc/pty/pts", 0o755)
+        kernel.mount(b"/dev/ptmx", b"/proc/pty/ptmx", b"", kernel.MS_BIND)
+        kernel.mount(b"/dev/pts", b"/proc/pty/pts", b"", kernel.MS_BIND)
+        os.chdir("/proc")
+        kernel.pivot_here()
+    except OSError as error:
+        raise StepError("prepare-roots", error.errno or 0) from error
+
+
+def namespaces(without: frozenset[Layer]) -> int:
+    """The CLONE_NEW* bits of every namespace layer but those in `without`."""
+    return sum(flag for layer, flag in NAMESPACE_FLAGS.items() if layer not in without)
+
+
+def confine(request: Spawn, host: Host, set_title: Callable[[], None]) -> tuple[Layer, ...]:
+    """Confines this process as `request` asks and returns the layers that are on. Raises StepError."""
+    without = frozenset(request.without)
+    done = [layer for layer in NAMESPACE_FLAGS if layer not in without]
+    steps: list[tuple[Layer, Callable[[], None]]] = [
+        (Layer.USER, lambda: _become(request.uid, request.gid)),
+        (Layer.GROUPS, lambda: os.setgroups([])),
+        (Layer.MOUNT, lambda: _enter_root(request.kind)),
+        (Layer.UTS, lambda: kernel.set_host_name(b"domward")),
+        (Layer.RLIMITS, lambda: _limit(request)),
+        (Layer.SECUREBITS, _drop_bounding_set_and_lock_securebits),
+        (Layer.CAPABILITIES, lambda: kernel.set_capabilities(frozenset())),
+        (Layer.NO_NEW_PRIVS, kernel.set_no_new_privs),
+        (Layer.DUMPABLE, kernel.set_not_dumpable),
+        (Layer.PARENT_DEATH, lambda: kernel.set_parent_death_signal(signal.SIGKILL)),
+        (Layer.LANDLOCK, lambda: _landlock(request.kind, host.landlock_abi)),
+        (Layer.SECCOMP, lambda: kernel.load_seccomp_filter(host.filters[request.kind])),
+    ]
+    for layer, step in steps:
+        if layer in without:
+            continue
+        if layer is Layer.SECCOMP:
+            set_title()
+        try:
+            step()
+        except OSError as error:
+            raise StepError(layer.value, error.errno or 0) from error
+        if layer not in done:
+            done.append(layer)
+    return tuple(layer for layer in Layer if layer in done)
+
+
+def _become(uid: int, gid: int) -> None:
+    """Takes the helper's ids while the capabilities for the later steps stay permitted, and effective again."""
+    kernel.keep_capabilities(True)
+    os.setresgid(gid, gid, gid)
+    os.setresuid(uid, uid, uid)
+    kernel.keep_capabilities(False)
+    kernel.set_capabilities(
+        frozenset({kernel.CAP_SETGID, kernel.CAP_SETPCAP, kernel.CAP_SYS_ADMIN})  # what setgroups to seccomp need
+    )
+
+
+def _enter_root(kind: HelperKind) -> None:
+    os.chdir(_ROOTS[kind])
+    kernel.pivot_here()
+
+
+def _limit(request: Spawn) -> None:
+    for what, value in (
+        (resource.RLIMIT_AS, request.address_space),
+        (resource.RLIMIT_CPU, request.cpu_seconds),
+        (resource.RLIMIT_FSIZE, request.file_bytes),
+        (resource.RLIMIT_NOFILE, limits.HELPER_FDS),
+        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_MEMLOCK, 0),
+        (resource.RLIMIT_MSGQUEUE, 0),
+    ):
+        resource.setrlimit(what, (value, value))
+
+
+def _drop_bounding_set_and_lock_securebits() -> None:
+    kernel.drop_bounding_set()
+    kernel.lock_securebits()
+
+
+def _landlock(kind: HelperKind, abi: int) -> None:
+    if kind is not HelperKind.PTY:
+        kernel.landlock_deny_all(abi)
+        return
+    devices = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        kernel.landlock_deny_all(abi, devices)
+    finally:
+        os.close(devices)

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one module of this side that calls the kernel through python-prctl, ctypes or a raw system call.
+
+The calls go through `ctypes.PyDLL`, which keeps the interpreter's lock: around `clone` that matters, and none of
+the others blocks. Each raises OSError. Numbers are those of <asm/unistd.h>; from 424 on they are the same everywhere.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import struct
+
+import prctl
+
+_libc = ctypes.PyDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+MACHINE = platform.machine()
+_NUMBERS = {
+    "x86_64": {"pivot_root": 155, "seccomp": 317, "capset": 126},
+    "aarch64": {"pivot_root": 41, "seccomp": 277, "capset": 91},
+}
+_OPEN_TREE, _MOVE_MOUNT, _CLONE3, _CLOSE_RANGE = 428, 429, 435, 436
+_LANDLOCK_CREATE, _LANDLOCK_RULE, _LANDLOCK_RESTRICT = 444, 445, 446
+
+# <linux/sched.h>
+CLONE_NEWNS = 0x00020000
+CLONE_NEWCGROUP = 0x02000000
+CLONE_NEWUTS = 0x04000000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWPID = 0x20000000
+CLONE_NEWNET = 0x40000000
+_CLONE_PIDFD = 0x00001000
+_CLONE_PARENT = 0x00008000
+
+# <linux/mount.h>
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
+_MNT_DETACH = 2
+
+# <linux/capability.h>
+CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_ADMIN = 6, 7, 8, 21
+_CAPABILITY_VERSION_3 = 0x20080522
+
+# <linux/prctl.h>; python-prctl refuses the bits that it does not know, NO_CAP_AMBIENT_RAISE among them.
+_PR_SET_SECUREBITS = 28
+# <linux/securebits.h>: NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE on, all four locked (KEEP_CAPS off).
+SECUREBITS_LOCKED_DOWN = 0b1110_1111
+
+# <linux/landlock.h>
+LANDLOCK_READ_WRITE_DEVICE = (1 << 1) | (1 << 2) | (1 << 15)
+_LANDLOCK_FS_BITS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
+_LANDLOCK_NET = 0b11
+_LANDLOCK_SCOPES = 0b11
+
+
+def _system_call(number: int, *arguments: object) -> int:
+    ctypes.set_errno(0)
+    result: int = _libc.syscall(ctypes.c_long(number), *arguments)
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
+
+
+def _c_call(name: str, *arguments: object) -> int:
+    ctypes.set_errno(0)
+    result: int = getattr(_libc, name)(*arguments)
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
+
+
+def number_of(name: str) -> int:
+    """The number of a system call that has one per machine. Raises OSError(ENOSYS) on a machine not known here."""
+    try:
+        return _NUMBERS[MACHINE][name]
+    except KeyError:
+        raise OSError(38, f"{name} has no known number on {MACHINE}") from None
+
+
+def clone_sibling(namespaces: int) -> tuple[int, int]:
+    """Forks a child of this process's *parent* into new `namespaces` (CLONE_NEW* bits): clone3(2) with CLONE_PARENT.
+
+    Returns (pid, pidfd) here and (0, -1) in the child. The interpreter's own fork hooks run on both sides.
+    """
+    pidfd = ctypes.c_int(-1)
+    arguments = struct.pack(
+        "=11Q",
+        namespaces | _CLONE_PARENT | _CLONE_PIDFD,
+        ctypes.addressof(pidfd),
+        *(0,) * 9,  # exit_signal must be 0 with CLONE_PARENT: the child gets this process's own
+    )
+    buffer = ctypes.create_string_buffer(arguments, len(arguments))
+    ctypes.pythonapi.PyOS_BeforeFork()
+    ctypes.set_errno(0)
+    pid: int = _libc.syscall(ctypes.c_long(_CLONE3), buffer, ctypes.c_size_t(len(arguments)))
+    if pid == 0:
+        ctypes.pythonapi.PyOS_AfterFork_Child()
+        return 0, -1
+    error = ctypes.get_errno()
+    ctypes.pythonapi.PyOS_AfterFork_Parent()
+    if pid < 0:
+        raise OSError(error, os.strerror(error))
+    return pid, pidfd.value
+
+
+def unshare(namespaces: int) -> None:
+    """unshare(2)."""
+    _c_call("unshare", ctypes.c_int(namespaces))
+
+
+def mount(source: bytes, target: bytes, kind: bytes, flags: int, options: bytes = b"") -> None:
+    """mount(2)."""
+    _c_call("mount", source, target, kind, ctypes.c_ulong(flags), options)
+
+
+def pivot_here() -> None:
+    """Makes the current folder, a mount point, the root, and lets go of the old one: pivot_root(2), with "." twice."""
+    _system_call(number_of("pivot_root"), b".", b".")
+    _c_call("umount2", b".", ctypes.c_int(_MNT_DETACH))
+    os.chdir("/")
+
+
+def set_host_name(name: bytes) -> None:
+    """sethostname(2), for this UTS namespace."""
+    _c_call("sethostname", name, ctypes.c_size_t(len(name)))
+
+
+def close_from(lowest: int) -> None:
+    """Closes every fd from `lowest` up: close_range(2), Linux 5.9."""
+    _system_call(_CLOSE_RANGE, ctypes.c_uint(lowest), ctypes.c_uint(2**32 - 1), ctypes.c_uint(0))
+
+
+def keep_capabilities(keep: bool) -> None:
+    """Whether permitted capabilities outlive the change to another uid."""
+    prctl.set_keepcaps(keep)
+
+
+def drop_bounding_set(but: frozenset[int] = frozenset()) -> None:
+    """Empties the bounding set, up to the last capability that this kernel knows, except for `but`."""
+    for capability in range(last_capability() + 1):
+        if capability not in but:
+            prctl.capbset_drop(capability)
+
+
+_last_capability = -1
+
+
+def last_capability() -> int:
+    """The kernel's highest capability number; read once, before the root is emptied."""
+    global _last_capability
+    if _last_capability < 0:
+        with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
+            _last_capability = int(file.read(16))
+    return _last_capability
+
+
+def set_capabilities(capabilities: frozenset[int]) -> None:
+    """Makes `capabilities` the effective and permitted sets and empties the inheritable (and so the ambient) one."""
+    bits = sum(1 << capability for capability in capabilities)
+    low, high = bits & 0xFFFFFFFF, bits >> 32
+    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
+    data = struct.pack("=6I", low, low, 0, high, high, 0)
+    _system_call(number_of("capset"), header, data)
+
+
+def lock_securebits() -> None:
+    """Sets and locks all securebits: uid 0 means nothing any more, capabilities never come back."""
+    _c_call("prctl", ctypes.c_int(_PR_SET_SECUREBITS), ctypes.c_ulong(SECUREBITS_LOCKED_DOWN))
+
+
+def set_no_new_privs() -> None:
+    """execve never raises privileges from now on; needed for Landlock and seccomp without CAP_SYS_ADMIN."""
+    prctl.set_no_new_privs(1)
+
+
+def set_not_dumpable() -> None:
+    """No core, no ptrace by equals, /proc/PID owned by root."""
+    prctl.set_dumpable(False)
+
+
+def set_parent_death_signal(number: int) -> None:
+    """The signal that this process gets when the thread that is its parent ends. Cleared by a change of uid."""
+    prctl.set_pdeathsig(number)
+
+
+def landlock_abi() -> int:
+    """The kernel's Landlock ABI, 0 where it has none or it is switched off."""
+    try:
+        return _system_call(_LANDLOCK_CREATE, None, ctypes.c_size_t(0), ctypes.c_uint(1))
+    except OSError:
+        return 0
+
+
+def landlock_deny_all(abi: int, devices: int | None = None) -> None:
+    """Restricts this process to no file, no TCP port, no abstract socket and no signal outside itself, as `abi` can.
+
+    Below the folder fd `devices`, where given, files may be opened for reading and writing and take ioctls.
+    """
+    handled = (1 << _LANDLOCK_FS_BITS.get(abi, 16)) - 1
+    attributes = struct.pack("=QQQ", handled, _LANDLOCK_NET, _LANDLOCK_SCOPES)
+    size = 8 if abi < 4 else 16 if abi < 6 else 24
+    ruleset = _system_call(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(size), ctypes.c_uint(0))
+    try:
+        if devices is not None:
+            rule = struct.pack("=Qi", LANDLOCK_READ_WRITE_DEVICE & handled, devices)
+            _system_call(_LANDLOCK_RULE, ctypes.c_int(ruleset), ctypes.c_int(1), rule, ctypes.c_uint(0))
+        _system_call(_LANDLOCK_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint(0))
+    finally:
+        os.close(ruleset)
+
+
+def seccomp_available() -> bool:
+    """Whether the kernel takes seccomp filters: a filter at address 0 gives EFAULT then, EINVAL or ENOSYS otherwise."""
+    try:
+        _system_call(number_of("seccomp"), ctypes.c_uint(1), ctypes.c_uint(0), None)
+    except OSError as error:
+        return error.errno == 14
+    return False
+
+
+def load_seccomp_filter(program: bytes) -> None:
+    """Loads a compiled filter (see `seccomp`); every later system call of this process goes through it."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    descriptor = struct.pack("@HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
+    _system_call(number_of("seccomp"), ctypes.c_uint(1), ctypes.c_uint(0), descriptor)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The launcher: a fresh interpreter that imports what helpers need once, and forks a confined helper per request.
+
+Run as ``python -I -m domward.helpers.launcher`` with its channel as fd 3; it is started before the supervisor opens
+any hypervisor handle and closes every other fd first. States: starting -> ready -> gone. It answers each `Spawn` with
+`Spawned` or `SpawnFailed`, in order, and ends on end of file. A helper is forked with CLONE_PARENT: it is the
+supervisor's child, so the launcher waits for nobody.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+import setproctitle
+
+from domward.protocol import limits
+from domward.protocol.channel import Channel, Received
+from domward.protocol.errors import DomwardError
+from domward.protocol.layers import Layer
+from domward.protocol.messages import (
+    Confined,
+    Failed,
+    HelperKind,
+    LauncherReady,
+    Spawn,
+    Spawned,
+    SpawnFailed,
+    StepFailed,
+)
+
+from . import bootloader, datacopier, kernel, pty, seccomp
+from .confinement import Host, StepError, confine, namespaces, prepare_roots
+
+CHANNEL_FD = 3
+
+# Exit codes of a helper; what it could say it has said on its channel before.
+EXIT_DONE, EXIT_FAILED, EXIT_BROKEN = 0, 1, 70
+
+_RUN: dict[HelperKind, Callable[[Channel], int]] = {
+    HelperKind.PTY: pty.run,
+    HelperKind.DATACOPIER: datacopier.run,
+    HelperKind.BOOTLOADER: bootloader.run,
+}
+
+_KEPT_CAPABILITIES = frozenset(
+    {kernel.CAP_SETGID, kernel.CAP_SETUID, kernel.CAP_SETPCAP, kernel.CAP_SYS_ADMIN}  # what confining a child takes
+)
+
+
+def main() -> int:
+    """The launcher's life; returns its exit code."""
+    setproctitle.setproctitle("domward: launcher")
+    kernel.close_from(CHANNEL_FD + 1)
+    channel = _channel_of(CHANNEL_FD, "launcher's channel", max_fds=1)
+    try:
+        host = _prepare()
+    except StepError as error:
+        channel.send(StepFailed(step=error.step, errno=error.errno))
+        return EXIT_FAILED
+    channel.send(LauncherReady(landlock_abi=host.landlock_abi, missing=host.missing))
+    while True:
+        received = channel.receive((Spawn,))
+        if received is None:
+            return EXIT_DONE
+        _spawn(channel, received, host)
+
+
+def _channel_of(number: int, name: str, max_fds: int) -> Channel:
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET, 0, fileno=number)
+    end.set_inheritable(False)
+    return Channel(end, name, max_fds=max_fds)
+
+
+def _prepare() -> Host:
+    """Imports are done; finds out what the kernel has, gives up the host's files and most privilege, freezes."""
+    kernel.set_parent_death_signal(signal.SIGKILL)
+    kernel.last_capability()
+    landlock_abi = kernel.landlock_abi()
+    missing = []
+    if landlock_abi == 0:
+        missing.append(Layer.LANDLOCK)
+    if not kernel.seccomp_available():
+        missing.append(Layer.SECCOMP)
+    filters = {
+        kind: seccomp.compile_filter(seccomp.parse(seccomp.policy_text(kind), kind.value), kernel.MACHINE)
+        for kind in HelperKind
+    }
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    prepare_roots()
+    try:
+        kernel.drop_bounding_set(but=_KEPT_CAPABILITIES)
+        kernel.set_capabilities(_KEPT_CAPABILITIES)
+        kernel.set_no_new_privs()
+    except OSError as error:
+        raise StepError("launcher-capabilities", error.errno or 0) from error
+    gc.collect()
+    gc.freeze()
+    return Host(landlock_abi, tuple(missing), filters)
+
+
+def _spawn(channel: Channel, received: Received, host: Host) -> None:
+    request = received.message
+    assert isinstance(request, Spawn)
+    (helper_end,) = received.fds
+    try:
+        pid, pidfd = kernel.clone_sibling(namespaces(frozenset(request.without)))
+    except OSError as error:
+        helper_end.close()
+        channel.send(SpawnFailed(request=request.request, step="clone", errno=error.errno or 0))
+        return
+    if pid == 0:
+        channel.close()
+        _helper(request, helper_end.detach(), host)
+    helper_end.close()
+    try:
+        channel.send(Spawned(request=request.request, pid=pid), [pidfd])
+    finally:
+        os.close(pidfd)
+
+
+def _helper(request: Spawn, number: int, host: Host) -> NoReturn:
+    """The helper's whole life: confinement, first message, work, end. Never returns into the launcher's loop."""
+    code = EXIT_BROKEN
+    try:
+        signal.signal(signal.SIGTERM, _end_at_once)
+        os.setsid()
+        channel = _channel_of(number, f"{request.kind.value}'s channel", max_fds=limits.MESSAGE_FDS)
+        try:
+            layers = confine(request, host, lambda: _set_title(request))
+        except StepError as error:
+            channel.send(StepFailed(step=error.step, errno=error.errno))
+            code = EXIT_FAILED
+        except Exception as error:  # noqa: BLE001 - a defect of ours: named to the supervisor, which refuses the helper
+            channel.send(StepFailed(step=f"defect-{type(error).__name__}"[:64], errno=errno.EPROTO))
+        else:
+            channel.send(Confined(layers=layers))
+            code = _work(request.kind, channel)
+    finally:
+        # Whatever was raised: a helper has no stderr, and must not fall back into the launcher's loop.
+        os._exit(code)
+
+
+def _work(kind: HelperKind, channel: Channel) -> int:
+    try:
+        return _RUN[kind](channel)
+    except MemoryError:
+        channel.send(Failed(what="The helper ran out of memory.", errno=errno.ENOMEM))
+    except OSError as error:
+        channel.send(Failed(what=f"A system call failed: {error.strerror}.", errno=error.errno or 0))
+    except DomwardError as error:
+        channel.send(Failed(what=error.sentence[: limits.TEXT_BYTES], errno=0))
+    return EXIT_FAILED
+
+
+def _set_title(request: Spawn) -> None:
+    setproctitle.setproctitle(f"domward: {request.kind.value} {request.operation}")
+
+
+def _end_at_once(_number: int, _frame: object) -> NoReturn:
+    os._exit(128 + signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

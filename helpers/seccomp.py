@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Compiles a reviewed policy text into the bytes of a seccomp filter.
+
+A policy has one system call a line, with the reason after two dashes::
+
+    read                                    -- the channel and the disk
+    mmap if arg2 & PROT_EXEC == 0           -- memory, never executable
+    ioctl if arg1 == TIOCGPTN               -- the pty's number
+
+Several lines for one call are alternatives; `and` joins conditions of one line. A condition is `argN == VALUE` or
+`argN & MASK == VALUE`, on all 64 bits. Whatever is not listed kills the process, and so does a call of another
+architecture (x32 included). The file is data: it is reviewed, linted and counted, and this module is all that
+reads it. A call that a machine does not have (poll on aarch64, where ppoll stands in) is left out of its filter.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import resources
+
+from domward.protocol.errors import UsageError
+from domward.protocol.messages import HelperKind
+
+from .syscall_numbers import AUDIT_ARCHITECTURES, NUMBERS
+
+#: Names that conditions may use, from the kernel's headers; the same on every machine that NUMBERS knows.
+CONSTANTS = {
+    "PROT_EXEC": 0x4,
+    "AT_EMPTY_PATH": 0x1000,
+    "F_GETFD": 1,
+    "TCGETS": 0x5401,
+    "TCSETS": 0x5402,
+    "TCSETSW": 0x5403,
+    "TCSETSF": 0x5404,
+    "TIOCSWINSZ": 0x5414,
+    "TIOCSPTLCK": 0x40045431,
+    "TIOCGPTPEER": 0x5441,
+}
+
+_LINE = re.compile(r"(?P<call>[a-z0-9_]+)(?: if (?P<conditions>[^-]+?))?\s+-- (?P<reason>\S.*)")
+_CONDITION = re.compile(r"arg(?P<arg>[0-5])(?: & (?P<mask>\w+))? == (?P<value>\w+)")
+
+_LD_ABS, _AND, _JEQ, _JGE, _RET = 0x20, 0x54, 0x15, 0x35, 0x06
+_ALLOW, _KILL_PROCESS = 0x7FFF0000, 0x80000000
+_X32_BIT = 0x40000000
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """`args[arg] & mask == value`, on 64 bits."""
+
+    arg: int
+    mask: int
+    value: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One line of a policy: the call is allowed where all `conditions` hold."""
+
+    call: str
+    conditions: tuple[Condition, ...]
+    reason: str
+
+
+def policy_text(kind: HelperKind) -> str:
+    """The policy of a helper kind, as it was reviewed."""
+    return resources.files(__package__).joinpath("policy", f"{kind.value}.policy").read_text("ascii")
+
+
+def parse(policy: str, name: str) -> tuple[Rule, ...]:
+    """The rules of a policy text. Raises UsageError with the line that cannot be understood."""
+    rules = []
+    for place, line in enumerate(policy.splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        match = _LINE.fullmatch(line.rstrip())
+        if match is None:
+            raise UsageError(f"{name}, line {place}: not of the form CALL [if CONDITIONS] -- REASON.")
+        if match["call"] not in NUMBERS["x86_64"]:
+            raise UsageError(f"{name}, line {place}: the system call {match['call']} is not in the table of numbers.")
+        where = f"{name}, line {place}"
+        conditions = tuple(_condition(part, where) for part in (match["conditions"] or "").split(" and ") if part)
+        rules.append(Rule(match["call"], conditions, match["reason"]))
+    return tuple(rules)
+
+
+def _condition(text: str, where: str) -> Condition:
+    match = _CONDITION.fullmatch(text.strip())
+    if match is None:
+        raise UsageError(f"{where}: the condition {text!r} is not of the form argN [& MASK] == VALUE.")
+    return Condition(
+        int(match["arg"]),
+        _value(match["mask"], where) if match["mask"] else 2**64 - 1,
+        _value(match["value"], where),
+    )
+
+
+def _value(word: str, where: str) -> int:
+    if word in CONSTANTS:
+        return CONSTANTS[word]
+    try:
+        return int(word, 0)
+    except ValueError:
+        raise UsageError(f"{where}: {word} is neither a number nor a known constant.") from None
+
+
+def lint(rules: Iterable[Rule]) -> list[str]:
+    """What a reviewer would object to: a call listed twice without conditions, or both with and without them."""
+    objections = []
+    seen: dict[str, list[Rule]] = {}
+    for rule in rules:
+        earlier = seen.setdefault(rule.call, [])
+        if any(not other.conditions or not rule.conditions or other.conditions == rule.conditions for other in earlier):
+            objections.append(f"{rule.call} is listed again, and one of its lines makes the other pointless.")
+        earlier.append(rule)
+    return objections
+
+
+def reachable(rules: Iterable[Rule]) -> frozenset[str]:
+    """The system calls that a policy lets through at all."""
+    return frozenset(rule.call for rule in rules)
+
+
+def compile_filter(rules: Iterable[Rule], machine: str) -> bytes:
+    """The filter for `machine` ("x86_64" or "aarch64") as an array of struct sock_filter. Raises UsageError."""
+    if machine not in NUMBERS:
+        raise UsageError(f"There are no system call numbers for {machine}.")
+    alternatives: dict[str, list[tuple[Condition, ...]]] = {}
+    for rule in rules:
+        alternatives.setdefault(rule.call, []).append(rule.conditions)
+    code = [
+        _instruction(_LD_ABS, 4),
+        _instruction(_JEQ, AUDIT_ARCHITECTURES[machine], 1, 0),
+        _instruction(_RET, _KILL_PROCESS),
+        _instruction(_LD_ABS, 0),
+    ]
+    if machine == "x86_64":
+        code += [_instruction(_JGE, _X32_BIT, 0, 1), _instruction(_RET, _KILL_PROCESS)]
+    for call, choices in alternatives.items():
+        if call not in NUMBERS[machine]:
+            continue
+        block = [step for conditions in choices for step in _alternative(conditions)]
+        if choices[-1]:
+            block.append(_instruction(_RET, _KILL_PROCESS))
+        code.append(_instruction(_JEQ, NUMBERS[machine][call], 0, len(block)))
+        code += block
+    code.append(_instruction(_RET, _KILL_PROCESS))
+    return b"".join(code)
+
+
+def _alternative(conditions: tuple[Condition, ...]) -> list[bytes]:
+    """Allows where all conditions hold; falls through where one does not."""
+    steps: list[bytes] = [_instruction(_RET, _ALLOW)]
+    for condition in reversed(conditions):
+        for half in (1, 0):
+            mask = condition.mask >> 32 * half & 0xFFFFFFFF
+            value = condition.value >> 32 * half & 0xFFFFFFFF
+            test = [_instruction(_LD_ABS, 16 + 8 * condition.arg + 4 * half)]
+            if mask != 0xFFFFFFFF:
+                test.append(_instruction(_AND, mask))
+            test.append(_instruction(_JEQ, value, 0, len(steps)))
+            steps = test + steps
+    return steps
+
+
+def _instruction(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:
+    return struct.pack("=HBBI", code, if_true, if_false, operand)

@@ -1,0 +1,299 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The bootloader operation: from a guest's disk to a sealed kernel and ramdisk, or to a list of what could boot.
+
+In the order of time: open the disk (read-only) and the sinks; with a console: pty, relay; bootloader helper, confined
+and verified; its answer; its death; sinks checked, sealed, hashed; result. Any helper's death, any violation, the
+time-out, a cancel or the loss of the console ends it early, and everything is released.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+
+from domward.protocol import limits
+from domward.protocol.errors import DiskError, OperationCancelled, UsageError, printable
+from domward.protocol.fds import Fd
+from domward.protocol.messages import (
+    BootRead,
+    Copied,
+    DiskFailed,
+    DiskRemark,
+    EntryFound,
+    HelperKind,
+    InspectBoot,
+    Inspected,
+    MenuLeft,
+    Progress,
+    ReadBoot,
+    VolumeFound,
+)
+
+from .disks import check_disk, open_disk
+from .helper import Helper, HelperHost
+from .helper_states import HelperState
+from .operations import Operation
+from .ptys import open_ptys
+from .relay import Console, Relay, ended_early
+from .sinks import SealedFile, hash_sealed, open_sink, seal
+from .verification import Verified
+
+IMAGE_FORMATS = ("raw", "qcow2")
+_NO_TIMEOUT_GIVEN = -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootRequest:
+    """What to boot from.
+
+    `disk` is a path that the caller may read, or an open fd that stays the caller's. `entry` is a number from 0, a
+    title, an id or "submenu>title", as bytes; None takes the disk's default. `args` replaces the entry's arguments,
+    at most limits.CMDLINE_BYTES. `image_format` None recognises raw and qcow2. With a `console` a menu is shown
+    there for `menu_timeout` seconds (None: as the disk says).
+    """
+
+    disk: Path | Fd
+    entry: bytes | None = None
+    args: bytes | None = None
+    image_format: str | None = None
+    console: Console | None = None
+    menu_timeout: int | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.disk, Path | Fd):
+            raise UsageError(f"disk must be a Path or an Fd, not {type(self.disk).__name__}.")
+        for name, longest in (("entry", limits.TITLE_BYTES), ("args", limits.CMDLINE_BYTES)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, bytes) or len(value) > longest):
+                raise UsageError(f"{name} must be at most {longest} bytes.")
+        if self.args is not None and any(byte < 0x20 or byte == 0x7F for byte in self.args):
+            raise UsageError("args must not contain control characters.")
+        if self.image_format not in (None, *IMAGE_FORMATS):
+            raise UsageError(f"image_format must be one of {', '.join(IMAGE_FORMATS)}, not {self.image_format!r}.")
+        if self.menu_timeout is not None and not 0 <= self.menu_timeout <= 86_400:
+            raise UsageError("menu_timeout must be 0 to 86400 seconds.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootResult:
+    """What boots. The memfds are the receiver's; `close` closes them. `log` is what the console showed."""
+
+    operation: str
+    title: bytes
+    args: bytes
+    source: str
+    kernel: SealedFile
+    ramdisk: SealedFile | None
+    helpers: tuple[Verified, ...]
+    log: bytes = b""
+
+    def close(self) -> None:
+        """Closes the kernel and the ramdisk."""
+        self.kernel.close()
+        if self.ramdisk is not None:
+            self.ramdisk.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InspectResult:
+    """What a disk holds. `problem` says why no entry can boot by default, if so, and `reason` is its code."""
+
+    operation: str
+    image_format: str
+    volumes: tuple[VolumeFound, ...]
+    remarks: tuple[str, ...]
+    entries: tuple[EntryFound, ...]
+    default: int
+    source: str
+    reason: str
+    problem: str
+
+
+class BootloaderOperations:
+    """The bodies of the two operations, for one supervisor; `hashing` runs the hashes off the event loop."""
+
+    def __init__(self, hashing: Executor) -> None:
+        self._hashing = hashing
+
+    async def run(self, operation: Operation[BootResult], host: HelperHost, request: BootRequest) -> BootResult:
+        """Body of the operation that delivers a kernel."""
+        scope = operation.scope
+        operation.report("disk")
+        disk = _disk_of(operation, request.disk)
+        kernel = scope.enter_context(open_sink("kernel"))
+        ramdisk = scope.enter_context(open_sink("ramdisk"))
+        session = _Session(operation, host)
+        fds = [disk, kernel, ramdisk]
+        if request.console is not None:
+            fds.append(await session.open_console(request.console))
+        budgets = host.config.budgets
+        reader = await session.start_reader(max(budgets.kernel_bytes, budgets.ramdisk_bytes))
+        reader.order(HelperState.READING, _order(request, host), fds)
+        answer = await session.read_answer(reader, fds[3:])
+        await reader.ended()
+        log = await session.finish_console()
+        operation.report("hash")
+        helper = reader.name
+        await reader.close()
+        seal(kernel, answer.kernel_bytes, budgets.kernel_bytes, helper)
+        seal(ramdisk, answer.ramdisk_bytes, budgets.ramdisk_bytes, helper)
+        loop = asyncio.get_running_loop()
+        kernel_hash, ramdisk_hash = await asyncio.gather(
+            loop.run_in_executor(self._hashing, hash_sealed, kernel, answer.kernel_bytes),
+            loop.run_in_executor(self._hashing, hash_sealed, ramdisk, answer.ramdisk_bytes),
+        )
+        return BootResult(
+            operation=operation.id,
+            title=answer.title,
+            args=answer.args,
+            source=answer.source,
+            kernel=SealedFile(Fd(kernel.detach(), "kernel"), answer.kernel_bytes, kernel_hash),
+            ramdisk=SealedFile(Fd(ramdisk.detach(), "ramdisk"), answer.ramdisk_bytes, ramdisk_hash)
+            if answer.ramdisk_bytes
+            else None,
+            helpers=session.verified(),
+            log=log,
+        )
+
+    async def inspect(
+        self, operation: Operation[InspectResult], host: HelperHost, disk: Path | Fd, image_format: str | None
+    ) -> InspectResult:
+        """Body of the operation that lists what could boot."""
+        operation.report("disk")
+        fd = _disk_of(operation, disk)
+        reader = await _Session(operation, host).start_reader(0)
+        reader.order(HelperState.INSPECTING, InspectBoot(image_format=image_format), [fd])
+        volumes: list[VolumeFound] = []
+        remarks: list[str] = []
+        entries: list[EntryFound] = []
+        while True:
+            message = (await reader.receive()).message
+            if isinstance(message, VolumeFound):
+                volumes.append(message)
+            elif isinstance(message, DiskRemark):
+                remarks.append(printable(message.what))
+            elif isinstance(message, EntryFound):
+                entries.append(message)
+            elif isinstance(message, Progress):
+                operation.report(message.step.value)
+            elif isinstance(message, DiskFailed):
+                await reader.ended()
+                raise DiskError(message.reason, message.what)
+            else:
+                assert isinstance(message, Inspected)
+                await reader.ended()
+                return InspectResult(
+                    operation=operation.id,
+                    image_format=message.image_format,
+                    volumes=tuple(volumes),
+                    remarks=tuple(remarks),
+                    entries=tuple(entries),
+                    default=message.default,
+                    source=message.source,
+                    reason=message.reason,
+                    problem=message.problem,
+                )
+
+
+def _disk_of(operation: Operation[BootResult] | Operation[InspectResult], disk: Path | Fd) -> Fd:
+    if isinstance(disk, Fd):
+        check_disk(disk)
+        return disk
+    return operation.scope.enter_context(open_disk(disk))
+
+
+def _order(request: BootRequest, host: HelperHost) -> ReadBoot:
+    console = request.console or Console(-1, -1)
+    return ReadBoot(
+        entry=request.entry,
+        args=request.args,
+        image_format=request.image_format,
+        kernel_bytes=host.config.budgets.kernel_bytes,
+        ramdisk_bytes=host.config.budgets.ramdisk_bytes,
+        interactive=request.console is not None,
+        columns=console.columns,
+        rows=console.rows,
+        menu_timeout=_NO_TIMEOUT_GIVEN if request.menu_timeout is None else request.menu_timeout,
+    )
+
+
+class _Session:
+    """The helpers of one operation, each owned by the operation's scope."""
+
+    def __init__(self, operation: Operation[BootResult] | Operation[InspectResult], host: HelperHost) -> None:
+        self._operation = operation
+        self._host = host
+        self._helpers: list[Helper] = []
+        self._relay: Relay | None = None
+        self._relay_end: asyncio.Task[Copied] | None = None
+
+    def verified(self) -> tuple[Verified, ...]:
+        return tuple(helper.verified for helper in self._helpers if helper.verified is not None)
+
+    async def start_reader(self, file_bytes: int) -> Helper:
+        self._operation.report("helper")
+        reader = Helper(HelperKind.BOOTLOADER, self._operation.id, self._host)
+        self._operation.scope.push_async_callback(reader.close)
+        await reader.start(file_bytes)
+        self._helpers.append(reader)
+        return reader
+
+    async def open_console(self, console: Console) -> Fd:
+        """Pty and relay; returns the slave for the bootloader."""
+        self._operation.report("console")
+        scope = self._operation.scope
+        (pty,) = await open_ptys(self._host, self._operation.id, 1, console.columns, console.rows)
+        scope.callback(pty.close)
+        self._relay = Relay(self._host, self._operation.id)
+        scope.push_async_callback(self._relay.close)
+        await self._relay.start(pty.master, console)
+        pty.master.close()  # the relay has its own: its last reader must be able to see a hang-up
+        self._helpers.append(self._relay.helper)
+        self._relay_end = asyncio.create_task(self._relay.wait())
+        scope.push_async_callback(_cancel, self._relay_end)
+        return pty.slave
+
+    async def read_answer(self, reader: Helper, given: list[Fd]) -> BootRead:
+        """The reader's answer; `given` are fds that only the reader shall hold from now on."""
+        for fd in given:
+            fd.close()
+        answer = asyncio.create_task(self._answer(reader))
+        waited = [answer] if self._relay_end is None else [answer, self._relay_end]
+        try:
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                assert self._relay_end is not None
+                raise ended_early(self._relay_end.result())
+            return answer.result()
+        finally:
+            await _cancel(answer)
+
+    async def _answer(self, reader: Helper) -> BootRead:
+        while True:
+            message = (await reader.receive()).message
+            if isinstance(message, Progress):
+                self._operation.report(message.step.value)
+            elif isinstance(message, DiskFailed):
+                await reader.ended()
+                raise DiskError(message.reason, message.what)
+            elif isinstance(message, MenuLeft):
+                await reader.ended()
+                raise OperationCancelled("The menu was left without a choice.")
+            else:
+                assert isinstance(message, BootRead)
+                return message
+
+    async def finish_console(self) -> bytes:
+        if self._relay is None or self._relay_end is None:
+            return b""
+        return await self._relay.finish(self._relay_end)
+
+
+async def _cancel(task: asyncio.Task[Copied] | asyncio.Task[BootRead]) -> None:
+    if not task.done():
+        task.cancel()
+    await asyncio.wait([task])
+    if not task.cancelled():
+        task.exception()  # looked at: who needed it has it already

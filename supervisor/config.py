@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The configuration of a supervisor, complete and checked when it is made."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from domward.protocol import limits
+from domward.protocol.errors import UsageError
+from domward.protocol.layers import Layer
+
+from . import paths
+
+_LARGEST = 2**62
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budgets:
+    """What one operation may use. Sizes in bytes, times in seconds; every number must be above 0."""
+
+    kernel_bytes: int = limits.KERNEL_BYTES
+    ramdisk_bytes: int = limits.RAMDISK_BYTES
+    helper_address_space: int = limits.HELPER_ADDRESS_SPACE
+    helper_cpu_seconds: int = limits.HELPER_CPU
+    wall_seconds: float = limits.WALL_SECONDS
+    term_grace_seconds: float = limits.TERM_GRACE_SECONDS
+    start_seconds: float = limits.START_SECONDS
+    log_bytes: int = limits.LOG_BYTES
+
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            value = getattr(self, name)
+            whole = not name.endswith(("wall_seconds", "grace_seconds", "start_seconds"))
+            if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
+                raise UsageError(f"The budget {name} must be a number, not {type(value).__name__}.")
+            if not 0 < value < _LARGEST:
+                raise UsageError(f"The budget {name} must be above 0, not {value}.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """What a supervisor is allowed and told.
+
+    `uid_base` and `uid_count` give the range of uids (and gids of the same numbers) for helpers, one per live
+    helper; nothing else on the host may use it. `optional_layers` are the layers of confinement that may be missing
+    here: without one of them that is not named, an operation is refused. `absent_layers` are treated as if this
+    kernel lacked them: they are not put on, so each must be optional as well for anything to run.
+    `identify_by_pidfd` False does without SO_PASSPIDFD, and `exit_info_from_pidfd` False without PIDFD_GET_INFO, as on
+    kernels before 6.5 and 6.15.
+    """
+
+    uid_base: int = 1_900_000_000
+    uid_count: int = 65_536
+    budgets: Budgets = field(default_factory=Budgets)
+    optional_layers: frozenset[Layer] = frozenset()
+    absent_layers: frozenset[Layer] = frozenset()
+    identify_by_pidfd: bool = True
+    exit_info_from_pidfd: bool = True
+    state_directory: Path = paths.STATE_DIRECTORY
+    python: Path = paths.PYTHON
+
+    def __post_init__(self) -> None:
+        for name in ("uid_base", "uid_count"):
+            if type(getattr(self, name)) is not int:
+                raise UsageError(f"{name} must be an integer, not {type(getattr(self, name)).__name__}.")
+        if self.uid_base < 1 or self.uid_count < 1 or self.uid_base + self.uid_count > 2**32 - 2:
+            raise UsageError("uid_base and uid_count must give a range of uids within 1 to 4294967293.")
+        for name in ("optional_layers", "absent_layers"):
+            if not all(isinstance(layer, Layer) for layer in getattr(self, name)):
+                raise UsageError(f"{name} must hold members of Layer.")
+        for name in ("state_directory", "python"):
+            if not isinstance(getattr(self, name), Path) or not getattr(self, name).is_absolute():
+                raise UsageError(f"{name} must be an absolute Path.")

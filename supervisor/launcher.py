@@ -1,0 +1,208 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The supervisor's end of the launcher: starts it, asks it for helpers, notices its death.
+
+States: new -> starting -> ready -> dead. A request is answered exactly once: with the helper, with the step that
+failed, or, where the launcher dies or breaks the protocol, with `HelperDied` or `ProtocolViolation`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+from dataclasses import dataclass
+from functools import partial
+
+from domward.protocol.channel import Channel, Received
+from domward.protocol.errors import ConfinementFailed, DomwardError, HelperDied, OperationFailed, ProtocolViolation
+from domward.protocol.fds import Fd
+from domward.protocol.layers import Layer
+from domward.protocol.messages import LauncherReady, Spawn, Spawned, SpawnFailed, StepFailed
+
+from . import paths
+from .children import Child
+from .config import Config
+from .events import Condition, Events, Watch
+
+_CHANNEL_FD = 3
+_MODULE = "domward.helpers.launcher"
+
+
+@dataclass(frozen=True, slots=True)
+class NewProcess:
+    """A process that the launcher has just made; the caller owns the pidfd."""
+
+    pid: int
+    pidfd: Fd
+
+
+class Launcher:
+    """One launcher process. Owns its channel and its child."""
+
+    def __init__(self, config: Config, events: Events) -> None:
+        self._config = config
+        self._events = events
+        self._requests = itertools.count(1)
+        self._pending: dict[int, asyncio.Future[NewProcess]] = {}
+        self._ready: asyncio.Future[LauncherReady] = asyncio.get_running_loop().create_future()
+        self._channel: Channel | None = None
+        self._watch: Watch | None = None
+        self.child: Child | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it was started and has not died."""
+        return self.child is not None and self.child.alive and self._watch is not None
+
+    async def start(self) -> LauncherReady:
+        """Executes it and waits until it is ready. Raises ConfinementFailed, HelperDied, OperationFailed."""
+        self._channel, far = Channel.pair(
+            "the launcher's channel", max_fds=1, identify=True, pidfds=self._config.identify_by_pidfd
+        )
+        try:
+            pid = _execute(self._config, far)
+        except OSError as error:
+            raise OperationFailed(f"The launcher could not be started: {error.strerror}.") from error
+        finally:
+            far.close()
+        self.child = Child(
+            pid,
+            Fd(os.pidfd_open(pid), "the launcher's pidfd"),
+            f"launcher {pid}",
+            self._events,
+            exit_info=self._config.exit_info_from_pidfd,
+        )
+        self._watch = self._events.watch(self._channel.fileno(), Condition.IN, self._on_readable)
+        return await self.ready()
+
+    async def ready(self) -> LauncherReady:
+        """What the launcher said when it was ready."""
+        try:
+            async with asyncio.timeout(self._config.budgets.start_seconds):
+                return await asyncio.shield(self._ready)
+        except TimeoutError:
+            raise HelperDied("The launcher did not become ready in time.", status=None) from None
+
+    async def spawn(self, make_request: partial[Spawn], helper_end: Fd) -> NewProcess:
+        """Asks for a helper at the other end of `helper_end`, which stays the caller's."""
+        if not self.alive or self._channel is None:
+            raise HelperDied("The launcher is gone.", status=None)
+        number = next(self._requests)
+        answer: asyncio.Future[NewProcess] = asyncio.get_running_loop().create_future()
+        self._pending[number] = answer
+        try:
+            while True:
+                try:
+                    self._channel.send(make_request(request=number), [helper_end])
+                    break
+                except BlockingIOError:
+                    await self._events.wait(self._channel.fileno(), Condition.OUT)
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            # The helper may already exist: whoever collects the answer must end it.
+            answer.add_done_callback(_end_unwanted)
+            raise
+        except DomwardError:
+            self._pending.pop(number, None)
+            raise
+
+    async def close(self) -> None:
+        """Ends the launcher and waits for its death. Idempotent."""
+        if self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
+        if self._channel is not None:
+            self._channel.close()
+        self._fail(HelperDied("The launcher was ended.", status=None))
+        if self.child is not None:
+            await asyncio.wait([self.child.death], timeout=self._config.budgets.term_grace_seconds)
+            await self.child.kill()
+
+    def _on_readable(self, _conditions: Condition) -> None:
+        assert self._channel is not None
+        assert self._watch is not None
+        try:
+            allowed = (Spawned, SpawnFailed) if self._ready.done() else (LauncherReady, StepFailed)
+            received = self._channel.receive(allowed)
+            if received is not None:
+                self._take(received)
+                self._watch.resume()
+                return
+            error: DomwardError = HelperDied("The launcher ended.", status=None)
+        except BlockingIOError:
+            self._watch.resume()
+            return
+        except DomwardError as found:
+            error = found
+        self._watch.cancel()
+        self._watch = None
+        self._fail(error)
+        if self.child is not None:
+            self.child.send_signal(signal.SIGKILL)
+
+    def _take(self, received: Received) -> None:
+        message = received.message
+        if received.pidfd is not None:
+            received.pidfd.close()
+        if isinstance(message, LauncherReady):
+            self._ready.set_result(message)
+        elif isinstance(message, StepFailed):
+            self._ready.set_exception(step_error(message.step, message.errno, "launcher"))
+        elif isinstance(message, Spawned):
+            answer = self._pending.pop(message.request, None)
+            if answer is None:
+                received.close()
+                raise ProtocolViolation("The launcher answered a request that was not made.", helper="launcher")
+            answer.set_result(NewProcess(message.pid, received.fds[0]))
+        elif isinstance(message, SpawnFailed):
+            answer = self._pending.pop(message.request, None)
+            if answer is None:
+                raise ProtocolViolation("The launcher answered a request that was not made.", helper="launcher")
+            answer.set_exception(step_error(message.step, message.errno, "launcher"))
+
+    def _fail(self, error: DomwardError) -> None:
+        if not self._ready.done():
+            self._ready.set_exception(error)
+            self._ready.exception()  # looked at: nobody need be waiting
+        pending, self._pending = self._pending, {}
+        for answer in pending.values():
+            if not answer.done():
+                answer.set_exception(error)
+                answer.exception()
+
+
+def step_error(step: str, errno: int, helper: str) -> ConfinementFailed:
+    """The error for a step of confinement that the kernel refused with `errno`."""
+    known = step in {layer.value for layer in Layer}
+    return ConfinementFailed(
+        f"Confining a helper failed at step {step!r}: {os.strerror(errno)}.",
+        step=step,
+        helper=helper,
+        advice="Run 'domward doctor' to see what this host lacks." if known else "",
+    )
+
+
+def _end_unwanted(answer: asyncio.Future[NewProcess]) -> None:
+    if not answer.cancelled() and answer.exception() is None:
+        process = answer.result()
+        signal.pidfd_send_signal(process.pidfd.fileno(), signal.SIGKILL)
+        os.waitid(os.P_PIDFD, process.pidfd.fileno(), os.WEXITED)
+        process.pidfd.close()
+
+
+def _execute(config: Config, channel: Fd) -> int:
+    """Starts the interpreter with nothing but /dev/null and the channel; its environment holds no setting of ours."""
+    python = os.fspath(config.python)
+    return os.posix_spawn(
+        python,
+        [python, "-I", "-m", _MODULE],
+        {"LC_ALL": "C.UTF-8"},
+        file_actions=[
+            (os.POSIX_SPAWN_DUP2, channel.fileno(), _CHANNEL_FD),
+            *((os.POSIX_SPAWN_OPEN, number, paths.NULL_DEVICE, os.O_RDWR, 0) for number in (0, 1, 2)),
+        ],
+        setsid=True,
+        setsigmask=[],
+        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
+    )

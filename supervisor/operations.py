@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Operations: the long-running calls of a supervisor, each with exactly one completion.
+
+States: new -> running -> ending -> done. `start` moves to running; the body's end (result, error, time-out or cancel)
+to ending, in which everything in `scope` is released in reverse order; only then is it done and do waiters see the
+completion. By cases:
+
+- the completion is delivered once, after `start` returned, however quickly the body ends
+- `cancel` while running ends the body at its await; while ending or done it does nothing
+- a waiter that goes away disturbs nobody; a waiter that comes late gets the same completion
+- progress reaches listeners in order, and none after the completion
+- an error that is not of the tree in protocol/errors is a defect: logged with its traceback, shown as OperationFailed
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import errno
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Generic, TypeVar
+
+from domward.protocol.errors import DomwardError, OperationCancelled, OperationFailed, OperationTimedOut, UsageError
+
+_LOG = logging.getLogger("domward.operation")
+
+ResultT = TypeVar("ResultT")
+
+
+class OperationState(enum.Enum):
+    """Where an operation is."""
+
+    NEW = "new"
+    RUNNING = "running"
+    ENDING = "ending"
+    DONE = "done"
+
+
+class Operation(Generic[ResultT]):
+    """One operation. `body(operation)` does the work and puts what it acquires into `operation.scope`.
+
+    `seconds` is the wall-clock budget of the body, above 0. `discard` closes a result that nobody will get because
+    the release of the scope failed.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        body: Callable[[Operation[ResultT]], Awaitable[ResultT]],
+        seconds: float,
+        discard: Callable[[ResultT], None],
+    ) -> None:
+        self.id = f"{name}-{secrets.token_hex(6)}"
+        self.state = OperationState.NEW
+        self.scope = AsyncExitStack()
+        self._body = body
+        self._seconds = seconds
+        self._discard = discard
+        self._cancel_asked = False
+        self._task: asyncio.Task[None] | None = None
+        self._completion: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
+        self._listeners: list[Callable[[str], None]] = []
+
+    def start(self) -> None:
+        """Begins. Raises UsageError for an operation that was started before."""
+        if self.state is not OperationState.NEW:
+            raise UsageError(f"Operation {self.id} was started already.")
+        self.state = OperationState.RUNNING
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=self.id)
+
+    def cancel(self) -> None:
+        """Asks it to end; the completion is then OperationCancelled, unless it was ending anyway."""
+        if self.state is OperationState.NEW:
+            self._cancel_asked = True
+            self.start()
+        elif self.state is OperationState.RUNNING and not self._cancel_asked:
+            self._cancel_asked = True
+            assert self._task is not None
+            self._task.cancel()
+
+    async def wait(self) -> ResultT:
+        """The result, or the error raised. The caller's own cancellation does not touch the operation."""
+        return await asyncio.shield(self._completion)
+
+    async def complete(self) -> ResultT:
+        """Starts it and waits. If the caller is cancelled, so is the operation, whose end is awaited first."""
+        self.start()
+        try:
+            return await self.wait()
+        except asyncio.CancelledError:
+            self.cancel()
+            while not self._completion.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([self._completion])
+            if self._completion.exception() is None:
+                self._discard(self._completion.result())
+            raise
+
+    def on_done(self, listener: Callable[[Operation[ResultT]], None]) -> None:
+        """Calls `listener` once, when the operation is done."""
+        self._completion.add_done_callback(lambda _future: listener(self))
+
+    def on_progress(self, listener: Callable[[str], None]) -> None:
+        """Calls `listener` with each step's name from now on."""
+        self._listeners.append(listener)
+
+    def report(self, step: str) -> None:
+        """Tells the listeners that `step` begins; nothing once the operation is ending."""
+        if self.state is OperationState.RUNNING:
+            for listener in [*self._listeners]:
+                listener(step)
+
+    async def _run(self) -> None:
+        result: ResultT | None = None
+        error: DomwardError | None = None
+        try:
+            if self._cancel_asked:
+                raise asyncio.CancelledError
+            async with asyncio.timeout(self._seconds):
+                result = await self._body(self)
+        except BaseException as caught:  # noqa: BLE001 - the operation's one exit: each cause becomes one completion
+            error = self._classify(caught)
+        self.state = OperationState.ENDING
+        release_error = await self._release()
+        if error is None and release_error is not None:
+            assert result is not None
+            self._discard(result)
+            error = release_error
+        self.state = OperationState.DONE
+        self._listeners.clear()
+        if error is not None:
+            error.operation = error.operation or self.id
+            self._completion.set_exception(error)
+            self._completion.exception()  # looked at: nobody need be waiting
+        else:
+            assert result is not None
+            self._completion.set_result(result)
+
+    async def _release(self) -> DomwardError | None:
+        """Releases the scope to its end even if this task is cancelled meanwhile; returns what went wrong."""
+        release = asyncio.ensure_future(self.scope.aclose())
+        while not release.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([release])
+        if release.cancelled():
+            return OperationFailed("The release of the operation's resources was cut short.")
+        caught = release.exception()
+        return None if caught is None else self._classify(caught)
+
+    def _classify(self, caught: BaseException) -> DomwardError:
+        if isinstance(caught, DomwardError):
+            return caught
+        if isinstance(caught, TimeoutError):
+            return OperationTimedOut(f"The operation did not end within {self._seconds:g} seconds.")
+        if isinstance(caught, asyncio.CancelledError):
+            return OperationCancelled("The operation was cancelled.")
+        if isinstance(caught, MemoryError):
+            return OperationFailed("The supervisor ran out of memory.", code="out-of-memory")
+        if isinstance(caught, OSError):
+            reason = errno.errorcode.get(caught.errno or 0, "unknown")
+            return OperationFailed(f"A system call of the supervisor failed: {caught.strerror} ({reason}).")
+        _LOG.error("%s: unexpected error", self.id, exc_info=caught)
+        return OperationFailed(f"domward has a defect: unexpected {type(caught).__name__}; see its own log.")

@@ -1,0 +1,16 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Every path that the privileged side uses. None comes from the environment; `Config` overrides them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+#: Run-time state: the file whose byte ranges are the leases of helper uids. Root only.
+STATE_DIRECTORY = Path("/run/domward")
+
+#: The interpreter that the launcher runs in: the one that runs this, so that both see the same packages.
+PYTHON = Path(sys.executable)
+
+NULL_DEVICE = "/dev/null"
+PROC = Path("/proc")

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The relay between a bootloader's pty and a console: a datacopier helper and the log that it writes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from domward.protocol import limits
+from domward.protocol.errors import OperationCancelled, OperationFailed, ProtocolViolation
+from domward.protocol.fds import Fd
+from domward.protocol.messages import Copied, Copy, CopyFilter, CopyOutcome, CopySide, HelperKind, StopCopy
+
+from .helper import Helper, HelperHost
+from .helper_states import HelperState
+from .sinks import open_sink
+
+
+@dataclass(frozen=True, slots=True)
+class Console:
+    """Where a person sits: fd numbers that stay the caller's, and the size in characters."""
+
+    input: int
+    output: int
+    columns: int = 80
+    rows: int = 24
+
+
+class Relay:
+    """One datacopier at work. Owns the helper and the log. `start`, then `wait`, `finish`, `close`."""
+
+    def __init__(self, host: HelperHost, operation: str) -> None:
+        self._host = host
+        self._helper = Helper(HelperKind.DATACOPIER, operation, host)
+        self._log: Fd | None = None
+
+    @property
+    def helper(self) -> Helper:
+        """The helper."""
+        return self._helper
+
+    async def start(self, master: Fd, console: Console, prefix: bytes = b"") -> None:
+        """Relays between `master`, which stays the caller's, and `console`."""
+        self._log = open_sink("console log")
+        log_bytes = self._host.config.budgets.log_bytes
+        await self._helper.start(log_bytes + limits.TEXT_BYTES)
+        order = Copy(
+            both=True,
+            logged=True,
+            log_bytes=log_bytes,
+            limit_bytes=0,
+            prefix=prefix,
+            filter=CopyFilter.TERMINAL,
+        )
+        borrowed = [_duplicate(master), *(_copy_of(number) for number in (console.output, console.input))]
+        try:
+            fds: Sequence[Fd] = [borrowed[0], borrowed[1], borrowed[2], borrowed[0], self._log]
+            self._helper.order(HelperState.COPYING, order, fds)
+        finally:
+            for fd in borrowed:
+                fd.close()
+
+    async def wait(self) -> Copied:
+        """The relay's one outcome."""
+        received = await self._helper.receive()
+        assert isinstance(received.message, Copied)
+        return received.message
+
+    async def finish(self, ending: asyncio.Task[Copied]) -> bytes:
+        """Once the bootloader is dead: waits until everything is shown, and returns the log."""
+        grace = self._host.config.budgets.term_grace_seconds
+        if not (await asyncio.wait([ending], timeout=grace))[0]:
+            self._helper.send(StopCopy())
+        outcome = await ending
+        await self._helper.ended()
+        assert self._log is not None
+        log = os.pread(self._log.fileno(), self._host.config.budgets.log_bytes + limits.TEXT_BYTES, 0)
+        if outcome.logged > len(log):
+            raise ProtocolViolation("The relay's log is shorter than it says.", helper=self._helper.name)
+        return log
+
+    async def close(self) -> None:
+        """Ends the helper and closes the log. Idempotent."""
+        await self._helper.close()
+        if self._log is not None:
+            self._log.close()
+
+
+def ended_early(outcome: Copied) -> OperationCancelled | OperationFailed:
+    """The error for a relay that ended while the bootloader still needed it."""
+    if outcome.side is CopySide.CONSOLE and outcome.outcome in (CopyOutcome.HANGUP, CopyOutcome.WRITE_ERROR):
+        return OperationCancelled("The console went away.")
+    reason = f": {os.strerror(outcome.errno)}" if outcome.errno else ""
+    return OperationFailed(f"The console relay ended early ({outcome.outcome.value}, {outcome.side.value}){reason}.")
+
+
+def _duplicate(fd: Fd) -> Fd:
+    return _copy_of(fd.fileno(), fd.name)
+
+
+def _copy_of(number: int, name: str = "console") -> Fd:
+    return Fd(os.dup(number), name)
