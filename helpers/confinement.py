@@ -12,6 +12,7 @@ allows the call for it to nobody.
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 import signal
@@ -105,7 +106,7 @@ def confine(request: Spawn, host: Host, set_title: Callable[[], None]) -> tuple[
         (Layer.CAPABILITIES, lambda: kernel.set_capabilities(frozenset())),
         (Layer.NO_NEW_PRIVS, kernel.set_no_new_privs),
         (Layer.DUMPABLE, kernel.set_not_dumpable),
-        (Layer.PARENT_DEATH, lambda: kernel.set_parent_death_signal(signal.SIGKILL)),
+        (Layer.PARENT_DEATH, _die_with_parent),
         (Layer.LANDLOCK, lambda: _landlock(request.kind, host.landlock_abi)),
         (Layer.SECCOMP, lambda: kernel.load_seccomp_filter(host.filters[request.kind])),
     ]
@@ -156,14 +157,28 @@ def _limit(request: Spawn) -> None:
 def _drop_bounding_set_and_lock_securebits() -> None:
     kernel.drop_bounding_set()
     kernel.lock_securebits()
+    _require(kernel.securebits_locked(), errno.EPROTO)
+
+
+def _die_with_parent() -> None:
+    kernel.set_parent_death_signal(signal.SIGKILL)
+    _require(kernel.parent_death_signal() == signal.SIGKILL, errno.EPROTO)
 
 
 def _landlock(kind: HelperKind, abi: int) -> None:
-    if kind is not HelperKind.PTY:
-        kernel.landlock_deny_all(abi)
-        return
-    devices = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        kernel.landlock_deny_all(abi, devices)
+        kernel.landlock_deny_all(abi, root if kind is HelperKind.PTY else None)
     finally:
-        os.close(devices)
+        os.close(root)
+    try:
+        os.close(os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+    except PermissionError:
+        return
+    _require(False, errno.EPROTO)
+
+
+def _require(holds: bool, number: int) -> None:
+    """For the layers that /proc does not show: tried or read back here, at once, in every helper."""
+    if not holds:
+        raise OSError(number, os.strerror(number))

@@ -172,6 +172,11 @@ def lock_securebits() -> None:
     _c_call("prctl", ctypes.c_int(_PR_SET_SECUREBITS), ctypes.c_ulong(SECUREBITS_LOCKED_DOWN))
 
 
+def securebits_locked() -> bool:
+    """Whether exactly the bits that `lock_securebits` sets are set."""
+    return bool(prctl.get_securebits() == SECUREBITS_LOCKED_DOWN)
+
+
 def set_no_new_privs() -> None:
     """execve never raises privileges from now on; needed for Landlock and seccomp without CAP_SYS_ADMIN."""
     prctl.set_no_new_privs(1)
@@ -185,6 +190,11 @@ def set_not_dumpable() -> None:
 def set_parent_death_signal(number: int) -> None:
     """The signal that this process gets when the thread that is its parent ends. Cleared by a change of uid."""
     prctl.set_pdeathsig(number)
+
+
+def parent_death_signal() -> int:
+    """The signal set by `set_parent_death_signal`, 0 for none."""
+    return int(prctl.get_pdeathsig())
 
 
 def landlock_abi() -> int:

@@ -2,8 +2,8 @@
 """Looks at a helper from outside, through /proc, before it gets anything of a guest's.
 
 What the kernel shows is compared with what was asked for, layer by layer; the first difference ends the helper. Three
-layers cannot be seen in /proc (securebits, the parent-death signal and Landlock): for those the launcher's code, which
-stops at the first step that fails, is the evidence, and `domward doctor` tries them.
+layers cannot be seen in /proc (securebits, the parent-death signal and Landlock): the launcher's code reads the first
+two back and tries the third, in every helper, before the helper has seen anything, and stops where one does not hold.
 """
 
 from __future__ import annotations
