@@ -63,8 +63,8 @@ def run_menu(
     first. With a time-out of 0 nothing is shown: to show it all the same, pass a menu without time-out. `clock`
     counts seconds and `wait` waits for the terminal.
 
-    OperationCancelled: `q`, Ctrl-C, or the terminal hung up. DiskError as `selection.choose` raises it where no entry at
-    all can boot, or where the time-out ran out on an entry whose arguments Xen does not take.
+    OperationCancelled: `q`, Ctrl-C, or the terminal hung up. DiskError as `selection.choose` raises it where no
+    entry at all can boot, or where the time-out ran out on an entry whose arguments Xen does not take.
     """
     default = default_index(menu)
     if menu.timeout == 0:

@@ -44,10 +44,12 @@ def read_entries(tree: Tree, folder: bytes, variable: Lookup, budget: ConfigBudg
     """
     budget.look_up()
     names = attempt(lambda: tree.names(folder)) or []
+    budget.step(len(names))
     found = [name for name in names if name.endswith(b".conf") and not name.startswith(b".")]
+    for _ in found:  # before they are sorted
+        budget.entry()
     entries = []
     for name in sorted(found, key=functools.cmp_to_key(_compare_names), reverse=True):
-        budget.entry()
         path = folder.rstrip(b"/") + b"/" + name
         content = attempt(functools.partial(budget.read, tree, path))
         if content is not None:

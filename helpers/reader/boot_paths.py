@@ -96,7 +96,9 @@ class BootPaths:
     def is_folder(self, location: Location) -> bool:
         """Whether a folder is there."""
         self.budget.look_up()
-        return attempt(lambda: location.tree.names(location.path)) is not None
+        names = attempt(lambda: location.tree.names(location.path))
+        self.budget.step(len(names or ()))
+        return names is not None
 
     def read(self, location: Location) -> bytes | None:
         """The configuration file there, None where there is none that can be read. DiskError(BUDGET)."""

@@ -135,7 +135,7 @@ def _add(step: int) -> Command:
 
 
 def _load_env(state: State, args: Sequence[bytes]) -> bool:
-    path, wanted = b"", []
+    path, wanted = b"", set()
     rest = iter(args)
     for arg in rest:
         if arg in (b"-f", b"--file"):
@@ -143,7 +143,7 @@ def _load_env(state: State, args: Sequence[bytes]) -> bool:
         elif arg.startswith(b"--file="):
             path = arg[len(b"--file=") :]
         elif not arg.startswith(b"-"):
-            wanted.append(arg)
+            wanted.add(arg)
     location = state.paths.locate(path or state.get(b"prefix") + b"/grubenv", state.root)
     content = None if location is None else state.paths.read(location)
     if content is None:
@@ -246,6 +246,7 @@ def _shift(state: State, args: Sequence[bytes]) -> bool:
     count = number(args[0]) if args else 1
     if not 0 <= count <= len(state.parameters):
         return False
+    state.budget.expand(len(state.parameters))  # they are copied
     state.parameters = state.parameters[count:]
     return True
 

@@ -11,6 +11,8 @@ from .config_budget import ConfigBudget
 from .grub_test import number
 from .interface import BootEntry, BootMenu
 
+FALLBACKS = 32  # entries that `fallback` may name; each is looked for
+
 
 @dataclass(slots=True)
 class MenuItem:
@@ -44,7 +46,7 @@ class GrubMenu:
             return None
         default = _locate(self, self.default)
         if default is None or entries[default].problem:
-            for spec in self.fallback.split():
+            for spec in self.fallback.split(None, FALLBACKS)[:FALLBACKS]:
                 index = _locate(self, spec)
                 if index is not None and not entries[index].problem:
                     default = index
