@@ -46,6 +46,7 @@ from .verification import Verified, verify
 
 _LOG = logging.getLogger("domward.helper")
 _LAST_LINES = 8
+_DYING_SECONDS = 0.2
 
 
 @dataclass(slots=True)
@@ -139,7 +140,13 @@ class Helper:
             raise step_error(message.step, message.errno, self.name)
         assert isinstance(message, Confined)
         required = frozenset(Layer) - self.host.without
-        self.verified = verify(process.pid, request(request=1), message.layers, required)
+        try:
+            self.verified = verify(process.pid, request(request=1), message.layers, required)
+        except ConfinementFailed:
+            # A process that has just been killed shows nothing any more: then its death is what went wrong.
+            if (await asyncio.wait([self.child.death], timeout=_DYING_SECONDS))[0]:
+                raise self._death() from None
+            raise
         self.state = HelperState.IDLE
 
     def _identify(self, received: Received) -> None:

@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Finds out which layers of confinement this host really has, by confining one helper of each kind and looking."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from dataclasses import dataclass, replace
+
+from domward.protocol.channel import Channel
+from domward.protocol.errors import DomwardError
+from domward.protocol.layers import LOST_WITHOUT, Layer
+from domward.protocol.messages import HelperKind
+
+from .config import Config
+from .helper import Helper
+from .supervisor import Supervisor
+from .verification import UNSEEN, Verified
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """One layer.
+
+    `state` is "verified" (the kernel showed it), "tried" (each helper tries it or reads it back) or "missing"; `lost` says what is lost without it.
+    """
+
+    layer: Layer
+    state: str
+    needed: bool
+    lost: str
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureReport:
+    """A kernel feature that has a fall-back: `present`, and what is done without it."""
+
+    name: str
+    present: bool
+    without: str
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    """What `domward doctor` says. `problem` is the error that kept helpers from starting, if any did."""
+
+    kernel: str
+    machine: str
+    layers: tuple[LayerReport, ...]
+    features: tuple[FeatureReport, ...]
+    helpers: tuple[str, ...]
+    problem: DomwardError | None
+
+    @property
+    def usable(self) -> bool:
+        """Whether operations run here with the given configuration."""
+        return self.problem is None and not any(r.needed and r.state == "missing" for r in self.layers)
+
+
+async def diagnose(config: Config) -> Diagnosis:
+    """Tries everything. Never raises for what the host lacks; that is what it reports."""
+    verified: list[Verified] = []
+    problem: DomwardError | None = None
+    probing = replace(config, optional_layers=frozenset(Layer))
+    landlock_abi = 0
+    try:
+        async with Supervisor(probing) as supervisor:
+            host = await supervisor.host()
+            landlock_abi = (await host.launcher.ready()).landlock_abi
+            for kind in HelperKind:
+                helper = Helper(kind, "doctor", host)
+                try:
+                    await helper.start()
+                    assert helper.verified is not None
+                    verified.append(helper.verified)
+                finally:
+                    await asyncio.shield(helper.close())
+    except DomwardError as error:
+        problem = error
+    system = os.uname()
+    return Diagnosis(
+        kernel=system.release,
+        machine=system.machine,
+        layers=tuple(_layer(layer, verified, config) for layer in Layer),
+        features=_features(landlock_abi),
+        helpers=tuple(kind.value for kind in list(HelperKind)[: len(verified)]),
+        problem=problem,
+    )
+
+
+def _layer(layer: Layer, verified: list[Verified], config: Config) -> LayerReport:
+    on = bool(verified) and all(layer in one.layers for one in verified)
+    state = ("tried" if layer in UNSEEN else "verified") if on else "missing"
+    return LayerReport(layer, state, layer not in config.optional_layers, LOST_WITHOUT[layer])
+
+
+def _features(landlock_abi: int) -> tuple[FeatureReport, ...]:
+    return (
+        FeatureReport(
+            "landlock-abi-6",
+            landlock_abi >= 6,
+            f"ABI {landlock_abi} is used: signals and abstract sockets are kept out by namespaces and seccomp alone",
+        ),
+        FeatureReport(
+            "so-passpidfd",
+            _passes_pidfd(),
+            "a helper is identified by the launcher's word and SO_PASSCRED, while its pidfd is held",
+        ),
+        FeatureReport(
+            "pidfd-exit-info",
+            _release() >= (6, 15),
+            "the status of a child that the host application reaped stays unknown",
+        ),
+        FeatureReport("memfd-noexec-seal", _release() >= (6, 3), "results are sealed, but could be made executable"),
+    )
+
+
+def _passes_pidfd() -> bool:
+    near, far = Channel.pair("probe", identify=True)
+    far.close()
+    with near:
+        return near.passes_pidfd
+
+
+def _release() -> tuple[int, int]:
+    """The kernel's version as (major, minor)."""
+    parts = os.uname().release.split(".")
+    return int(parts[0]), int(parts[1].split("-")[0])
