@@ -272,7 +272,7 @@ class ExtFileSystem:
                 yield _inline_tail(folder)
             return
         for block in self._window.blocks(runs, self._block):
-            self._window.budget.step(self._block // 256)
+            self._window.budget.step(self._block // 128)
             yield block
 
 

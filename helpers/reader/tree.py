@@ -40,7 +40,7 @@ class DiskTree:
     """The `interface.Tree` of one file system of a `DiskForest`."""
 
     def __init__(self, forest: DiskForest, index: int, fs: CheckedFileSystem) -> None:
-        self._forest = forest
+        self.forest = forest
         self.index = index
         self.fs = fs
         self._found: dict[bytes, Place] = {}
@@ -128,7 +128,7 @@ class DiskTree:
             if len(fields) < 2 or fields[0].startswith(b"#"):
                 continue
             point = tuple(part for part in fields[1].split(b"/") if part)
-            if point in _MOUNT_POINTS and (tree := self._forest.by_fstab(fields[0])) is not None and tree is not self:
+            if point in _MOUNT_POINTS and (tree := self.forest.by_fstab(fields[0])) is not None and tree is not self:
                 mounts[point] = tree
         return mounts
 

@@ -65,6 +65,7 @@ class FatFileSystem:
         self._bits = 12 if clusters < 4085 else 16 if clusters < 65525 else 32
         self._clusters = min(clusters, table_sectors * self._sector * 8 // self._bits - 2)
         self._root_cluster: int = wide.BPB_RootClus if self._bits == 32 else 0
+        self._last_folder: tuple[int, dict[str, FatNode]] | None = None
         self._slices: dict[int, tuple[int, ...]] = {}
         narrow = wide if self._bits == 32 else c_fat.Bpb16(untrusted_sector[36:])
         self.uuid = f"{narrow.BS_VolID >> 16:04X}-{narrow.BS_VolID & 0xFFFF:04X}"
@@ -76,11 +77,14 @@ class FatFileSystem:
 
     def child(self, folder: FatNode, name: bytes) -> FatNode | None:
         """The entry `name` of `folder`, by its long or short name, in any case."""
-        wanted = name.decode("utf-8", "replace").lower()
-        for long_name, short_name, node in self._entries(folder):
-            if wanted in (long_name.lower(), short_name.lower()):
-                return node
-        return None
+        if self._last_folder is None or self._last_folder[0] != folder.cluster:
+            by_name: dict[str, FatNode] = {}
+            for long_name, short_name, node in self._entries(folder):
+                by_name.setdefault(short_name.lower(), node)
+                if long_name:
+                    by_name.setdefault(long_name.lower(), node)
+            self._last_folder = (folder.cluster, by_name)
+        return self._last_folder[1].get(name.decode("utf-8", "replace").lower())
 
     def names(self, folder: FatNode) -> Iterator[bytes]:
         """The names in `folder`, the long ones where there are any, in UTF-8."""
@@ -152,7 +156,7 @@ class FatFileSystem:
 
     def _raw_entries(self, folder: FatNode) -> Iterator[bytes]:
         for block in self._window.blocks(self.runs(folder), 512):
-            self._window.budget.step(2)
+            self._window.budget.step(6)
             for at in range(0, 512, 32):
                 first = block[at]
                 if first == _LAST:

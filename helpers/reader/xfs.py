@@ -205,7 +205,7 @@ class XfsFileSystem:
         for count, block in enumerate(blocks):
             if count * self._folder_block > limits.DIRECTORY_ENTRIES * 1024:
                 raise DiskError(DiskReason.BUDGET, f"the folder at inode {folder.number} is too big")
-            self._window.budget.step(self._folder_block // 256)
+            self._window.budget.step(self._folder_block // 128)
             yield block
 
     def _before_index(self, folder: XfsNode) -> Iterator[Extent]:
