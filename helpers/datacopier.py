@@ -4,6 +4,7 @@
 Two directions, each with one buffer of CHUNK_BYTES that is filled only when it is empty: a reader that does not read
 stops its writer (back-pressure), and costs neither memory nor wakeups, since a fd is watched only for what can be
 done with it. System calls decide, not poll: POLLHUP and POLLERR lead to the read or write that says what happened.
+Only a terminal's POLLHUP is believed before a write, since a pty master without a slave takes bytes and loses them.
 
 How a relay ends. The first case that is met counts; of several at once, StopCopy, then what writing and then what
 reading meets, toward the console before toward the bootloader. "Waits" means that everything read from the bootloader
@@ -16,13 +17,13 @@ bootloader in: end of file             eof, bootloader           waits
 bootloader in: EIO on a terminal,      hangup, bootloader        waits
 which is the last slave's close
 bootloader in: any other error         read-error, bootloader    waits
-bootloader out: EIO on a terminal      hangup, bootloader        what it still holds is read, up to DRAIN_BYTES;
+bootloader out: a hung-up terminal     hangup, bootloader        what it still holds is read, up to DRAIN_BYTES;
                                                                  waits
 bootloader out: any other error        write-error, bootloader   the same
 console in: end of file                hangup, console           at once
 console in: EIO on a terminal          hangup, console           at once
 console in: any other error            read-error, console       at once
-console out: EIO on a terminal         hangup, console           toward the bootloader at once
+console out: a hung-up terminal        hangup, console           toward the bootloader at once
 console out: any other error, EPIPE    write-error, console      toward the bootloader at once
 log: any error, a short disk included  write-error, none         at once
 `limit_bytes` written to the console   limit, console            toward the bootloader at once
@@ -137,8 +138,8 @@ class _Sink:
             self._ask_poll(TERMINAL_BYTES)
 
     def _ask_poll(self, most: int) -> None:
+        self.eager = False
         if os.get_blocking(self.number):
-            self.eager = False
             self._most = most
 
     def write(self, data: memoryview) -> int:
@@ -212,7 +213,7 @@ class _Flow:
         ready = select.poll()
         ready.register(self.sink.number, select.POLLOUT)
         with contextlib.suppress(_Ended, BlockingIOError):
-            while self.pending and (self.sink.eager or ready.poll(0)):
+            while self.pending and (self.sink.eager or ready.poll(0) == [(self.sink.number, select.POLLOUT)]):
                 self.write()
 
 
@@ -357,6 +358,8 @@ class _Relay:
         self._log.add(data)
 
     def _write(self, flow: _Flow, events: int) -> None:
+        if flow.sink.terminal and events & select.POLLHUP:
+            raise _Ended(CopyOutcome.HANGUP, flow.sink_side)
         try:
             flow.write()
         except BlockingIOError:
