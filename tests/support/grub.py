@@ -95,15 +95,9 @@ def grub_mkconfig(boot: Path, root_device: GrubDevice, boot_device: GrubDevice, 
         (work / "default-grub").write_text(settings)
         # The real programs are where the scripts look for them, so the stand-ins are mounted over those.
         probe, mkrelpath = _program("grub-probe"), _program("grub-mkrelpath")
-        command = [
-            "bwrap",
-            "--unshare-all",
-            "--die-with-parent",
-            "--clearenv",
-            "--setenv",
-            "PATH",
-            "/usr/sbin:/usr/bin",
-        ]
+        # Root needs no user namespace, and is refused one inside a chroot.
+        unshare = ["--unshare-pid", "--unshare-net", "--unshare-ipc", "--unshare-uts"]
+        command = ["bwrap", *unshare, "--die-with-parent", "--clearenv", "--setenv", "PATH", "/usr/sbin:/usr/bin"]
         command += ["--ro-bind", "/usr", "/usr", "--ro-bind", "/etc/grub.d", "/etc/grub.d"]
         for link in ("bin", "sbin", "lib", "lib64"):
             command += ["--symlink", f"usr/{link}", f"/{link}"]
