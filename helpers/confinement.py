@@ -16,6 +16,7 @@ import errno
 import os
 import resource
 import signal
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -59,8 +60,8 @@ class Host:
 def prepare_roots() -> None:
     """Gives the launcher a mount namespace and a root of its own that holds nothing but the helpers' future roots.
 
-    /empty is an empty, read-only file system. /pty holds ptmx and pts of the host's devpts, through which a pty
-    can be opened that the host's programs see; the pts folder must lie beside ptmx for the kernel to find it.
+    /empty is an empty, read-only file system. /pty holds a ptmx node and the host's devpts as pts: opening ptmx gives
+    a pty of the devpts that is mounted on the pts beside it, one that the host's programs can open too.
     Raises StepError.
     """
     try:
@@ -77,9 +78,9 @@ def prepare_roots() -> None:
         kernel.mount(
             b"domward", b"/proc/pty", b"tmpfs", kernel.MS_NOSUID | kernel.MS_NOEXEC, b"mode=0555,size=4k,nr_inodes=8"
         )
-        os.close(os.open("/proc/pty/ptmx", os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        os.mknod("/proc/pty/ptmx", stat.S_IFCHR | 0o666, os.makedev(5, 2))
+        os.chmod("/proc/pty/ptmx", 0o666)  # whatever the umask is
         os.mkdir("/proc/pty/pts", 0o755)
-        kernel.mount(b"/dev/ptmx", b"/proc/pty/ptmx", b"", kernel.MS_BIND)
         kernel.mount(b"/dev/pts", b"/proc/pty/pts", b"", kernel.MS_BIND)
         os.chdir("/proc")
         kernel.pivot_here()

@@ -31,6 +31,8 @@ CONSTANTS = {
     "PROT_EXEC": 0x4,
     "AT_EMPTY_PATH": 0x1000,
     "F_GETFD": 1,
+    "F_GETFL": 3,
+    "F_DUPFD_CLOEXEC": 1030,
     "TCGETS": 0x5401,
     "TCSETS": 0x5402,
     "TCSETSW": 0x5403,

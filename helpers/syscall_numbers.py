@@ -7,6 +7,8 @@ AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 NUMBERS: dict[str, dict[str, int]] = {
     "x86_64": {
         "read": 0,
+        "pwritev2": 328,
+        "getsockname": 51,
         "write": 1,
         "readv": 19,
         "writev": 20,
@@ -59,6 +61,8 @@ NUMBERS: dict[str, dict[str, int]] = {
         "dup3": 292,
     },
     "aarch64": {
+        "pwritev2": 287,
+        "getsockname": 204,
         "read": 63,
         "write": 64,
         "readv": 65,

@@ -9,6 +9,8 @@ time-out, a cancel or the loss of the console ends it early, and everything is r
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from domward.protocol.fds import Fd
 from domward.protocol.messages import (
     BootRead,
     Copied,
+    CopySide,
     DiskFailed,
     DiskRemark,
     EntryFound,
@@ -130,7 +133,7 @@ class BootloaderOperations:
             fds.append(await session.open_console(request.console))
         budgets = host.config.budgets
         reader = await session.start_reader(max(budgets.kernel_bytes, budgets.ramdisk_bytes))
-        reader.order(HelperState.READING, _order(request, host), fds)
+        await reader.order(HelperState.READING, _order(request, host), fds)
         answer = await session.read_answer(reader, fds[3:])
         await reader.ended()
         log = await session.finish_console()
@@ -164,7 +167,7 @@ class BootloaderOperations:
         operation.report("disk")
         fd = _disk_of(operation, disk)
         reader = await _Session(operation, host).start_reader(0)
-        reader.order(HelperState.INSPECTING, InspectBoot(image_format=image_format), [fd])
+        await reader.order(HelperState.INSPECTING, InspectBoot(image_format=image_format), [fd])
         volumes: list[VolumeFound] = []
         remarks: list[str] = []
         entries: list[EntryFound] = []
@@ -199,13 +202,15 @@ class BootloaderOperations:
 
 def _disk_of(operation: Operation[BootResult] | Operation[InspectResult], disk: Path | Fd) -> Fd:
     if isinstance(disk, Fd):
+        if fcntl.fcntl(disk.fileno(), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+            raise UsageError("The disk's fd must be opened for reading only.")
         check_disk(disk)
         return disk
     return operation.scope.enter_context(open_disk(disk))
 
 
 def _order(request: BootRequest, host: HelperHost) -> ReadBoot:
-    console = request.console or Console(-1, -1)
+    console = request.console
     return ReadBoot(
         entry=request.entry,
         args=request.args,
@@ -213,8 +218,8 @@ def _order(request: BootRequest, host: HelperHost) -> ReadBoot:
         kernel_bytes=host.config.budgets.kernel_bytes,
         ramdisk_bytes=host.config.budgets.ramdisk_bytes,
         interactive=request.console is not None,
-        columns=console.columns,
-        rows=console.rows,
+        columns=console.columns if console else 80,
+        rows=console.rows if console else 24,
         menu_timeout=_NO_TIMEOUT_GIVEN if request.menu_timeout is None else request.menu_timeout,
     )
 
@@ -263,10 +268,16 @@ class _Session:
         waited = [answer] if self._relay_end is None else [answer, self._relay_end]
         try:
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-            if not answer.done():
-                assert self._relay_end is not None
+            if self._relay_end is None or (answer.done() and answer.exception() is None):
+                return answer.result()
+            # Reader and relay hold the two ends of one pty, so the end of one soon ends the other: the cause is the
+            # console or the relay itself where the relay says so, and otherwise what the reader says.
+            await asyncio.wait(waited, timeout=self._host.config.budgets.term_grace_seconds)
+            if self._relay_end.done() and self._relay_end.result().side is not CopySide.BOOTLOADER:
                 raise ended_early(self._relay_end.result())
-            return answer.result()
+            if answer.done():
+                return answer.result()
+            raise ended_early(self._relay_end.result())
         finally:
             await _cancel(answer)
 

@@ -13,6 +13,7 @@ A signal is sent through the pidfd, so it can never reach another process that g
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import signal
@@ -29,7 +30,7 @@ _PIDFD_INFO = struct.Struct("=QQ11Ii")
 
 
 class Child:
-    """One child; owns its pidfd. `name` says what it is, for messages.
+    """One child; owns its pidfd. `name` says what it is, for messages. A child that cannot be watched is killed.
 
     `status` is None while active; then `death` is done and holds the exit code, minus the signal's number, or None
     where the kernel cannot tell.
@@ -41,7 +42,11 @@ class Child:
         self._pidfd = pidfd
         self._exit_info = exit_info
         self.death: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
-        self._watch = events.watch(pidfd.fileno(), Condition.IN, self._on_exit)
+        try:
+            self._watch = events.watch(pidfd.fileno(), Condition.IN, self._on_exit)
+        except BaseException:
+            kill_unwatched(pidfd)
+            raise
 
     @property
     def alive(self) -> bool:
@@ -105,6 +110,13 @@ class Child:
             return None  # before Linux 6.13
         mask, *_, wait_status = _PIDFD_INFO.unpack(request)
         return os.waitstatus_to_exitcode(wait_status) if mask & _PIDFD_INFO_EXIT else None
+
+
+def kill_unwatched(pidfd: Fd) -> None:
+    """Kills, reaps and closes a child that nobody will watch."""
+    with pidfd, contextlib.suppress(ProcessLookupError, ChildProcessError):
+        signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
+        os.waitid(os.P_PIDFD, pidfd.fileno(), os.WEXITED | _WALL)
 
 
 def _signal_name(number: int) -> str:

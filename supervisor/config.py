@@ -14,6 +14,9 @@ from . import paths
 
 _LARGEST = 2**62
 
+# What the messages and the kernel take; the others are above 0 and up to _LARGEST.
+_RANGES = {"helper_address_space": (limits.MIB, _LARGEST), "helper_cpu_seconds": (1, 86_400)}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budgets:
@@ -34,8 +37,9 @@ class Budgets:
             whole = not name.endswith(("wall_seconds", "grace_seconds", "start_seconds"))
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 raise UsageError(f"The budget {name} must be a number, not {type(value).__name__}.")
-            if not 0 < value < _LARGEST:
-                raise UsageError(f"The budget {name} must be above 0, not {value}.")
+            least, largest = _RANGES.get(name, (0, _LARGEST))
+            if not (0 < value and least <= value <= largest):
+                raise UsageError(f"The budget {name} must be above 0 and from {least} to {largest}, not {value}.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,8 @@ from .verification import UNSEEN, Verified
 class LayerReport:
     """One layer.
 
-    `state` is "verified" (the kernel showed it), "tried" (each helper tries it or reads it back) or "missing"; `lost` says what is lost without it.
+    `state` is "verified" (the kernel showed it), "tried" (each helper tries it or reads it back) or "missing"; `lost`
+    says what is lost without it.
     """
 
     layer: Layer

@@ -140,8 +140,7 @@ class Events:
             self._unregister(number)
         elif number in self._registered:
             if self._registered[number] != wanted:
-                self._epoll.modify(number, wanted)
-                self._registered[number] = wanted
+                self._modify(number, wanted)
         elif number in self._always_ready | self._invalid:
             self._soon()
         else:
@@ -173,6 +172,18 @@ class Events:
         else:
             self._registered[number] = wanted
 
+    def _modify(self, number: int, wanted: int) -> None:
+        try:
+            self._epoll.modify(number, wanted)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EBADF):
+                raise
+            # Closed by its owner under a watch; the number may name something else by now, or nothing.
+            del self._registered[number]
+            self._register(number, wanted)
+        else:
+            self._registered[number] = wanted
+
     def _unregister(self, number: int) -> None:
         self._always_ready.discard(number)
         self._invalid.discard(number)
@@ -188,19 +199,21 @@ class Events:
 
     def _deliver_without_kernel(self) -> None:
         self._round = None
-        for number in [*self._always_ready]:
-            self._deliver(number, Condition.IN | Condition.OUT)
-        for number in [*self._invalid]:
-            self._deliver(number, Condition.INVALID)
+        found = [(number, Condition.IN | Condition.OUT) for number in self._always_ready]
+        found += [(number, Condition.INVALID) for number in self._invalid]
+        self._deliver(found)
         if any(watch.interest for number in self._always_ready for watch in self._watches.get(number, [])):
             self._soon()
 
     def _dispatch(self) -> None:
-        for number, mask in self._epoll.poll(0):
-            self._deliver(number, Condition(mask & _KNOWN.value))
-            if self._epoll.closed:
-                return
+        self._deliver([(number, Condition(mask & _KNOWN.value)) for number, mask in self._epoll.poll(0)])
 
-    def _deliver(self, number: int, conditions: Condition) -> None:
-        for watch in [*self._watches.get(number, [])]:
+    def _deliver(self, found: list[tuple[int, Condition]]) -> None:
+        """Tells the watches that there were when the conditions were found.
+
+        A callback may cancel a watch, close its fd and watch another one that gets the same number: what was found
+        is not about that one.
+        """
+        concerned = [(watch, conditions) for number, conditions in found for watch in self._watches.get(number, [])]
+        for watch, conditions in concerned:
             watch.deliver(conditions)

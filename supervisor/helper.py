@@ -15,16 +15,21 @@ ANSWERED, death to DEAD. By cases, while a message is awaited:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import os
+import signal
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from domward.protocol import limits
-from domward.protocol.channel import Channel, Received
+from domward.protocol.channel import Channel, ChannelClosed, Received
 from domward.protocol.errors import (
     ConfinementFailed,
+    DomwardError,
     HelperDied,
     OperationFailed,
     ProtocolViolation,
@@ -37,6 +42,7 @@ from domward.protocol.schema import Message
 
 from .children import Child
 from .config import Config
+from .endings import to_its_end
 from .events import Condition, Events
 from .helper_states import ALLOWED, ANSWERS, HelperState
 from .launcher import Launcher, step_error
@@ -73,6 +79,7 @@ class Helper:
     _child: Child | None = None
     _channel: Channel | None = None
     _uid: int | None = None
+    _requested: bool = False
     _counts: Counter[type[Message]] = field(default_factory=Counter)
 
     @property
@@ -96,12 +103,12 @@ class Helper:
             async with asyncio.timeout(self.host.config.budgets.start_seconds):
                 await self._start(file_bytes)
         except TimeoutError:
-            await self.close()
+            await to_its_end(self.close())
             raise HelperDied(
                 f"The {self.kind.value} helper was not confined in time.", status=None, operation=self.operation
             ) from None
         except BaseException:
-            await asyncio.shield(self.close())
+            await to_its_end(self.close())
             raise
 
     async def _start(self, file_bytes: int) -> None:
@@ -124,6 +131,7 @@ class Helper:
             file_bytes=file_bytes,
             without=tuple(self.host.without),
         )
+        self._requested = True
         with far:
             process = await self.host.launcher.spawn(request, far)
         self._child = Child(
@@ -154,7 +162,8 @@ class Helper:
         sender, pidfd = received.sender, received.pidfd
         expected = self.child.pid
         try:
-            if sender is None or sender.pid != expected or sender.uid != self._uid:
+            uid = os.geteuid() if Layer.USER in self.host.without else self._uid
+            if sender is None or sender.pid != expected or sender.uid != uid:
                 raise ProtocolViolation(
                     f"A helper's first message came from {sender} and not from process {expected}.", helper=self.name
                 )
@@ -163,17 +172,21 @@ class Helper:
         finally:
             received.close()
 
-    def order(self, state: HelperState, message: Message, fds: Sequence[Fd] = ()) -> None:
+    async def order(self, state: HelperState, message: Message, fds: Sequence[Fd] = ()) -> None:
         """Gives an idle helper its work: `message` with copies of `fds`; `state` says what it may answer."""
         if self.state is not HelperState.IDLE:
             raise ProtocolViolation(f"A helper in state {self.state.value} was given work.", helper=self.name)
-        self.require_silence()
-        self.send(message, fds)
+        await self._require_silence()
+        try:
+            self.send(message, fds)
+        except ChannelClosed:
+            await self.child.end(self.host.config.budgets.term_grace_seconds)
+            raise self._death() from None
         self.state = state
         self._counts.clear()
 
     def send(self, message: Message, fds: Sequence[Fd] = ()) -> None:
-        """Sends `message`. A helper that does not read its few messages is broken: HelperDied."""
+        """Sends `message`. Raises ProtocolViolation if it does not read its few messages, ChannelClosed if it ended."""
         assert self._channel is not None
         try:
             self._channel.send(message, fds)
@@ -186,7 +199,7 @@ class Helper:
             try:
                 received = await self._next()
             except ProtocolViolation as error:
-                self.child.send_signal(9)
+                self.child.send_signal(signal.SIGKILL)
                 error.operation, error.helper = self.operation, self.name
                 raise
             if received.pidfd is not None:
@@ -198,13 +211,16 @@ class Helper:
             if type(message) in ANSWERS:
                 self.state = HelperState.ANSWERED
             if isinstance(message, Failed):
+                reason = f" ({os.strerror(message.errno)})" if message.errno else ""
                 raise OperationFailed(
-                    f"The {self.kind.value} helper failed: {message.what}", operation=self.operation, helper=self.name
+                    f"The {self.kind.value} helper failed: {message.what}{reason}",
+                    operation=self.operation,
+                    helper=self.name,
                 )
             return received
 
-    def require_silence(self) -> None:
-        """Raises ProtocolViolation if the helper said anything that it was not asked for."""
+    async def _require_silence(self) -> None:
+        """Raises ProtocolViolation if the helper said anything that it was not asked for, HelperDied if it ended."""
         assert self._channel is not None
         try:
             received = self._channel.receive(())
@@ -212,9 +228,8 @@ class Helper:
             return
         assert received is None  # no message class is allowed
         if self.state is not HelperState.ANSWERED:
-            raise HelperDied(
-                f"The {self.kind.value} helper ended early.", status=None, operation=self.operation, helper=self.name
-            )
+            await self.child.end(self.host.config.budgets.term_grace_seconds)
+            raise self._death()
 
     async def ended(self) -> None:
         """Waits until a helper that has answered is dead, and checks that it said nothing more and exited with 0."""
@@ -223,13 +238,15 @@ class Helper:
             raise ProtocolViolation(
                 f"The {self.kind.value} helper answered and did not end.", operation=self.operation, helper=self.name
             )
-        self.require_silence()
+        await self._require_silence()
         self.state = HelperState.DEAD
         if self.child.death.result() not in (0, None):
             raise self._death()
 
     async def close(self) -> None:
         """Ends whatever is left of it. Idempotent."""
+        if self._requested and self._child is None:
+            await self._find_lost()
         if self._channel is not None:
             self._channel.close()
         if self._child is not None:
@@ -238,6 +255,23 @@ class Helper:
         if self._uid is not None:
             self.host.leases.release(self._uid)
             self._uid = None
+
+    async def _find_lost(self) -> None:
+        """Becomes the owner of a helper that the launcher made and died before it said so.
+
+        Where there is none, the far end of the channel is closed; where there is one, its first message names it.
+        """
+        assert self._channel is not None
+        self._requested = False
+        config = self.host.config
+        with contextlib.suppress(DomwardError, TimeoutError):
+            async with asyncio.timeout(config.budgets.start_seconds):
+                await self.host.events.wait(self._channel.fileno(), Condition.IN)
+            received = self._channel.receive(ALLOWED[HelperState.STARTING])
+            if received is not None and received.sender is not None:
+                pid = received.sender.pid
+                pidfd = received.pidfd or Fd(os.pidfd_open(pid), "pidfd of a lost helper")
+                self._child = Child(pid, pidfd, self.name, self.host.events, exit_info=config.exit_info_from_pidfd)
 
     async def _next(self) -> Received:
         assert self._channel is not None

@@ -8,13 +8,14 @@ failed, or, where the launcher dies or breaks the protocol, with `HelperDied` or
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
 from dataclasses import dataclass
 from functools import partial
 
-from domward.protocol.channel import Channel, Received
+from domward.protocol.channel import Channel, ChannelClosed, Received
 from domward.protocol.errors import ConfinementFailed, DomwardError, HelperDied, OperationFailed, ProtocolViolation
 from domward.protocol.fds import Fd
 from domward.protocol.layers import Layer
@@ -23,9 +24,11 @@ from domward.protocol.messages import LauncherReady, Spawn, Spawned, SpawnFailed
 from . import paths
 from .children import Child
 from .config import Config
+from .endings import to_its_end
 from .events import Condition, Events, Watch
 
 _CHANNEL_FD = 3
+_MOST_PENDING = 64  # requests: some 278 small messages fit into the channel unread, so sending never waits
 _MODULE = "domward.helpers.launcher"
 
 
@@ -45,6 +48,7 @@ class Launcher:
         self._events = events
         self._requests = itertools.count(1)
         self._pending: dict[int, asyncio.Future[NewProcess]] = {}
+        self._places = asyncio.Semaphore(_MOST_PENDING)
         self._ready: asyncio.Future[LauncherReady] = asyncio.get_running_loop().create_future()
         self._channel: Channel | None = None
         self._watch: Watch | None = None
@@ -68,7 +72,7 @@ class Launcher:
             far.close()
         self.child = Child(
             pid,
-            Fd(os.pidfd_open(pid), "the launcher's pidfd"),
+            _pidfd_of(pid),
             f"launcher {pid}",
             self._events,
             exit_info=self._config.exit_info_from_pidfd,
@@ -86,26 +90,36 @@ class Launcher:
 
     async def spawn(self, make_request: partial[Spawn], helper_end: Fd) -> NewProcess:
         """Asks for a helper at the other end of `helper_end`, which stays the caller's."""
+        async with self._places:
+            answer = self._request(make_request, helper_end)
+            try:
+                return await asyncio.shield(answer)
+            except asyncio.CancelledError:
+                await to_its_end(self._end_unwanted(answer))
+                raise
+
+    def _request(self, make_request: partial[Spawn], helper_end: Fd) -> asyncio.Future[NewProcess]:
         if not self.alive or self._channel is None:
             raise HelperDied("The launcher is gone.", status=None)
         number = next(self._requests)
+        try:
+            self._channel.send(make_request(request=number), [helper_end])
+        except (BlockingIOError, ChannelClosed):
+            raise HelperDied("The launcher does not take requests any more.", status=None) from None
         answer: asyncio.Future[NewProcess] = asyncio.get_running_loop().create_future()
         self._pending[number] = answer
-        try:
-            while True:
-                try:
-                    self._channel.send(make_request(request=number), [helper_end])
-                    break
-                except BlockingIOError:
-                    await self._events.wait(self._channel.fileno(), Condition.OUT)
-            return await asyncio.shield(answer)
-        except asyncio.CancelledError:
-            # The helper may already exist: whoever collects the answer must end it.
-            answer.add_done_callback(_end_unwanted)
-            raise
-        except DomwardError:
-            self._pending.pop(number, None)
-            raise
+        return answer
+
+    async def _end_unwanted(self, answer: asyncio.Future[NewProcess]) -> None:
+        """Waits until it is known whether there is a helper, and ends it. A launcher that does not say is killed."""
+        if not (await asyncio.wait([answer], timeout=self._config.budgets.term_grace_seconds))[0]:
+            assert self.child is not None
+            self.child.send_signal(signal.SIGKILL)
+            await asyncio.wait([answer])  # its end of file fails every request
+        if answer.exception() is None:
+            process = answer.result()
+            exit_info = self._config.exit_info_from_pidfd
+            await Child(process.pid, process.pidfd, "unwanted helper", self._events, exit_info=exit_info).kill()
 
     async def close(self) -> None:
         """Ends the launcher and waits for its death. Idempotent."""
@@ -148,7 +162,7 @@ class Launcher:
         if isinstance(message, LauncherReady):
             self._ready.set_result(message)
         elif isinstance(message, StepFailed):
-            self._ready.set_exception(step_error(message.step, message.errno, "launcher"))
+            self._fail(step_error(message.step, message.errno, "launcher"))
         elif isinstance(message, Spawned):
             answer = self._pending.pop(message.request, None)
             if answer is None:
@@ -183,12 +197,17 @@ def step_error(step: str, errno: int, helper: str) -> ConfinementFailed:
     )
 
 
-def _end_unwanted(answer: asyncio.Future[NewProcess]) -> None:
-    if not answer.cancelled() and answer.exception() is None:
-        process = answer.result()
-        signal.pidfd_send_signal(process.pidfd.fileno(), signal.SIGKILL)
-        os.waitid(os.P_PIDFD, process.pidfd.fileno(), os.WEXITED)
-        process.pidfd.close()
+def _pidfd_of(pid: int) -> Fd:
+    """The pidfd of a child that has just been started; without one, the child is ended before OperationFailed."""
+    try:
+        return Fd(os.pidfd_open(pid), "the launcher's pidfd")
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            # Still our child, dead or alive? Where SIGCHLD is ignored, the number may be somebody else's by now.
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+        raise OperationFailed(f"The launcher could not be watched: {error.strerror}.") from error
 
 
 def _execute(config: Config, channel: Fd) -> int:

@@ -26,6 +26,8 @@ from typing import Generic, TypeVar
 
 from domward.protocol.errors import DomwardError, OperationCancelled, OperationFailed, OperationTimedOut, UsageError
 
+from .endings import to_its_end
+
 _LOG = logging.getLogger("domward.operation")
 
 ResultT = TypeVar("ResultT")
@@ -142,14 +144,13 @@ class Operation(Generic[ResultT]):
 
     async def _release(self) -> DomwardError | None:
         """Releases the scope to its end even if this task is cancelled meanwhile; returns what went wrong."""
-        release = asyncio.ensure_future(self.scope.aclose())
-        while not release.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([release])
-        if release.cancelled():
-            return OperationFailed("The release of the operation's resources was cut short.")
-        caught = release.exception()
-        return None if caught is None else self._classify(caught)
+        try:
+            await to_its_end(self.scope.aclose())
+        except asyncio.CancelledError:
+            return None  # it was released all the same, and how the body ended stands
+        except BaseException as caught:  # noqa: BLE001 - as in _run
+            return self._classify(caught)
+        return None
 
     def _classify(self, caught: BaseException) -> DomwardError:
         if isinstance(caught, DomwardError):

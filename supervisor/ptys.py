@@ -14,6 +14,7 @@ from domward.protocol.errors import ProtocolViolation
 from domward.protocol.fds import Fd
 from domward.protocol.messages import HelperKind, OpenPtys, PtysOpened
 
+from .endings import to_its_end
 from .helper import Helper, HelperHost
 from .helper_states import HelperState
 
@@ -44,7 +45,7 @@ async def open_ptys(host: HelperHost, operation: str, count: int, columns: int, 
     helper = Helper(HelperKind.PTY, operation, host)
     try:
         await helper.start()
-        helper.order(HelperState.OPENING, OpenPtys(count=count, columns=columns, rows=rows))
+        await helper.order(HelperState.OPENING, OpenPtys(count=count, columns=columns, rows=rows))
         received = await helper.receive()
         try:
             assert isinstance(received.message, PtysOpened)
@@ -60,7 +61,7 @@ async def open_ptys(host: HelperHost, operation: str, count: int, columns: int, 
             raise
         return ptys
     finally:
-        await helper.close()
+        await to_its_end(helper.close())
 
 
 def _check(master: Fd, slave: Fd, helper: str) -> Pty:

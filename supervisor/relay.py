@@ -4,18 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from domward.protocol import limits
-from domward.protocol.errors import OperationCancelled, OperationFailed, ProtocolViolation
+from domward.protocol.channel import ChannelClosed
+from domward.protocol.errors import OperationCancelled, OperationFailed, ProtocolViolation, UsageError
 from domward.protocol.fds import Fd
 from domward.protocol.messages import Copied, Copy, CopyFilter, CopyOutcome, CopySide, HelperKind, StopCopy
 
 from .helper import Helper, HelperHost
 from .helper_states import HelperState
 from .sinks import open_sink
+
+_LARGEST = 1000  # columns or rows, as the messages take them
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,10 @@ class Console:
     output: int
     columns: int = 80
     rows: int = 24
+
+    def __post_init__(self) -> None:
+        if not (0 < self.columns <= _LARGEST and 0 < self.rows <= _LARGEST):
+            raise UsageError(f"A console has 1 to {_LARGEST} columns and rows, not {self.columns} and {self.rows}.")
 
 
 class Relay:
@@ -54,13 +61,8 @@ class Relay:
             prefix=prefix,
             filter=CopyFilter.TERMINAL,
         )
-        borrowed = [_duplicate(master), *(_copy_of(number) for number in (console.output, console.input))]
-        try:
-            fds: Sequence[Fd] = [borrowed[0], borrowed[1], borrowed[2], borrowed[0], self._log]
-            self._helper.order(HelperState.COPYING, order, fds)
-        finally:
-            for fd in borrowed:
-                fd.close()
+        with _copy_of(console.output) as output, _copy_of(console.input) as keys:
+            await self._helper.order(HelperState.COPYING, order, [master, output, keys, master, self._log])
 
     async def wait(self) -> Copied:
         """The relay's one outcome."""
@@ -72,7 +74,8 @@ class Relay:
         """Once the bootloader is dead: waits until everything is shown, and returns the log."""
         grace = self._host.config.budgets.term_grace_seconds
         if not (await asyncio.wait([ending], timeout=grace))[0]:
-            self._helper.send(StopCopy())
+            with contextlib.suppress(ChannelClosed):  # it has just ended by itself
+                self._helper.send(StopCopy())
         outcome = await ending
         await self._helper.ended()
         assert self._log is not None
@@ -96,9 +99,8 @@ def ended_early(outcome: Copied) -> OperationCancelled | OperationFailed:
     return OperationFailed(f"The console relay ended early ({outcome.outcome.value}, {outcome.side.value}){reason}.")
 
 
-def _duplicate(fd: Fd) -> Fd:
-    return _copy_of(fd.fileno(), fd.name)
-
-
-def _copy_of(number: int, name: str = "console") -> Fd:
-    return Fd(os.dup(number), name)
+def _copy_of(number: int) -> Fd:
+    try:
+        return Fd(os.dup(number), "console")
+    except OSError as error:
+        raise UsageError(f"The console's fd {number} cannot be used: {error.strerror}.") from None

@@ -21,6 +21,7 @@ from domward.protocol.messages import LauncherReady
 
 from .bootloader import BootloaderOperations, BootRequest, BootResult, InspectResult
 from .config import Config
+from .endings import to_its_end
 from .events import Events
 from .helper import HelperHost
 from .launcher import Launcher
@@ -74,9 +75,11 @@ class Supervisor:
 
     async def close(self) -> None:
         """Cancels what runs, ends the launcher, closes everything. Idempotent."""
-        if self._closed:
-            return
-        self._closed = True
+        if not self._closed:
+            self._closed = True
+            await to_its_end(self._close())
+
+    async def _close(self) -> None:
         running = [*self._operations]
         for operation in running:
             operation.cancel()
@@ -160,7 +163,8 @@ class Supervisor:
     def _require_open(self) -> None:
         if self._loop is None or self._closed:
             raise UsageError("The supervisor is not open.")
-        if asyncio.get_running_loop() is not self._loop:
+        # Not get_running_loop, which has its own error for code outside of any loop.
+        if asyncio._get_running_loop() is not self._loop:
             raise UsageError("The supervisor belongs to another event loop.")
 
     def _own(self, operation: Operation[BootResult] | Operation[InspectResult]) -> None:
