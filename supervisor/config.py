@@ -38,7 +38,7 @@ class Budgets:
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 raise UsageError(f"The budget {name} must be a number, not {type(value).__name__}.")
             least, largest = _RANGES.get(name, (0, _LARGEST))
-            if not (0 < value and least <= value <= largest):
+            if not (value > 0 and least <= value <= largest):
                 raise UsageError(f"The budget {name} must be above 0 and from {least} to {largest}, not {value}.")
 
 

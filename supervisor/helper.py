@@ -19,7 +19,6 @@ import contextlib
 import logging
 import os
 import signal
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -9,6 +9,7 @@ leaves no process, fd or thread behind.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -163,9 +164,10 @@ class Supervisor:
     def _require_open(self) -> None:
         if self._loop is None or self._closed:
             raise UsageError("The supervisor is not open.")
-        # Not get_running_loop, which has its own error for code outside of any loop.
-        if asyncio._get_running_loop() is not self._loop:
-            raise UsageError("The supervisor belongs to another event loop.")
+        with contextlib.suppress(RuntimeError):  # no loop runs
+            if asyncio.get_running_loop() is self._loop:
+                return
+        raise UsageError("The supervisor belongs to another event loop.")
 
     def _own(self, operation: Operation[BootResult] | Operation[InspectResult]) -> None:
         self._operations.add(operation)
