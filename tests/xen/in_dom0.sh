@@ -15,4 +15,4 @@ domward run /var/tmp/guest.img --output-dir /var/tmp/out --json > run.json
 mkdir -p out
 cp /var/tmp/out/* out/
 # Nothing stays: no helper, no mount, no process of ours.
-ps -eo uid,pid,comm | awk '$1 >= 1900000000' > leftovers
+ps -eo uid=,pid=,comm= | awk '$1 >= 1900000000' > leftovers
