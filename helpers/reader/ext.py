@@ -149,7 +149,7 @@ class ExtFileSystem:
         else:
             table = c_ext.ext2_group_desc(descriptor).bg_inode_table_lo
         raw = self._window.read(self._inode_size, table * self._block + index * self._inode_size)
-        inode = c_ext.ext4_inode(raw.ljust(256, b"\0"))
+        inode = c_ext.ext4_inode(raw.ljust(288, b"\0"))  # the layout wants 128 bytes after the last field
         kind = _TYPES.get(inode.i_mode >> 12, NodeType.OTHER)
         size = inode.i_size_lo | (inode.i_size_high << 32 if kind is NodeType.FILE else 0)
         tail = raw[128 + inode.i_extra_isize :] if self._inode_size > 128 else b""

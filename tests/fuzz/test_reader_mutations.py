@@ -22,7 +22,7 @@ import pytest
 from support.disks import Disk, DiskFactory, Fs, Part, whole
 from support.trees import Directory, Entry, Sparse, Symlink
 
-from domward.helpers.reader import volumes
+from domward.helpers.reader import source, volumes
 from domward.helpers.reader.copy import copy_files
 from domward.helpers.reader.interface import Node, NodeType
 from domward.helpers.reader.tree import DiskTree, open_disk
@@ -115,17 +115,27 @@ def attempt(action: Callable[[], object]) -> None:
 
 @contextmanager
 def remembered(fd: int) -> Iterator[list[Looked]]:
-    """Notes what the reader looks at in the meantime: the disk's first sectors and each structure of a volume."""
-    looked = [Looked(0, 512), Looked(512, 512), Looked(1024, 512)]
-    original = volumes.Window.read
+    """Notes what the reader looks at in the meantime: partition tables, and each structure of a volume.
+
+    In qcow2, where a volume's bytes are somewhere else on the disk: all that is read from the disk.
+    """
+    looked: list[Looked] = []
+    of_window, of_source = volumes.Window.read, source.DiskSource.pread
+    packed = os.pread(fd, 4, 0) == b"QFI\xfb"
 
     def read(self: volumes.Window, length: int, offset: int) -> bytes:
-        if length <= 65536:
+        if length <= 65536 and not packed:
             looked.append(Looked(self.volume.offset + offset, length))
-        return original(self, length, offset)
+        return of_window(self, length, offset)
+
+    def pread(self: source.DiskSource, length: int, offset: int) -> bytes:
+        if length <= 4096 or packed:
+            looked.append(Looked(offset, length))
+        return of_source(self, length, offset)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(volumes.Window, "read", read)
+        patch.setattr(source.DiskSource, "pread", pread)
         yield looked
 
 

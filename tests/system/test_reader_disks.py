@@ -251,3 +251,11 @@ def test_a_disk_that_shrinks_while_it_is_copied_is_truncated(disks: DiskFactory,
             with pytest.raises(DiskError, match="ended at byte") as caught:
                 copied(forest, 0, b"/vmlinuz")
             assert caught.value.reason is DiskReason.TRUNCATED
+
+
+def test_an_inode_that_ends_with_the_old_fields_is_read(disks: DiskFactory, tmp_path: Path) -> None:
+    image = disks.copy(whole(Fs("ext4", {"vmlinuz": KERNEL}, size_mib=16)), tmp_path / "image")
+    for path in ("/", "/vmlinuz"):
+        subprocess.run(["debugfs", "-w", "-R", f"sif {path} extra_isize 0", image], check=True, capture_output=True)
+    with opened(image) as forest:
+        assert copied(forest, 0, b"/vmlinuz") == KERNEL
