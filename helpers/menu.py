@@ -98,7 +98,8 @@ class _Menu:
             left = None if deadline is None else max(0.0, deadline - clock())
             if left is not None:
                 self._message = f"The selected entry starts in {math.ceil(left)} s; any key stops the count."
-            self._draw()
+            if not self._terminal.typed_ahead:  # a burst of keys is shown once
+                self._draw()
             # wake up when the count that is shown changes
             key = self._terminal.key(None if left is None else left - math.ceil(left) + 1)
             if key is not None:

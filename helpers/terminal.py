@@ -104,6 +104,11 @@ class Terminal:
             if error is None:
                 raise
 
+    @property
+    def typed_ahead(self) -> bool:
+        """Whether more was typed than `key` has returned."""
+        return bool(self._typed)
+
     def key(self, seconds: float | None) -> Key | int | None:
         """The next key, or the byte (0x20 to 0x7e) that was typed; None after `seconds` without one."""
         while True:
