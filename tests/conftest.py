@@ -14,11 +14,13 @@ import gc
 import io
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import coverage
 import pytest
+from support import child_coverage
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
 from support.guests import small_kernel
@@ -27,6 +29,7 @@ from support.leaks import Snapshot, settle
 WITHOUT_ROOT = ("unit", "fuzz")
 # The words with which a skip may begin; what follows names the feature.
 SKIP_REASONS = ("this kernel has no ", "this machine has no ", "needs root")
+_children = pytest.StashKey[Path]()
 _litter = pytest.StashKey[list[str]]()
 _skips = pytest.StashKey[list[tuple[str, str]]]()
 
@@ -35,6 +38,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Prepares the lists that are shown at the end."""
     config.stash[_skips] = []
     config.stash[_litter] = []
+    if coverage.Coverage.current():
+        folder = tempfile.TemporaryDirectory(prefix="coverage-of-children-")
+        config.add_cleanup(folder.cleanup)
+        config.stash[_children] = Path(folder.name)
+        measured = contextlib.ExitStack()
+        measured.enter_context(child_coverage.installed(config.stash[_children]))
+        config.add_cleanup(measured.close)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -107,6 +117,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if measuring:
         measuring.stop()
         measuring.save()
+        child_coverage.collected(config.stash[_children], Path(measuring.config.data_file + ".children"))
         combined = coverage.Coverage(messages=False)
         combined.combine()
         table = io.StringIO()
