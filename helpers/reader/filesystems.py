@@ -200,8 +200,7 @@ _KINDS: tuple[tuple[str, Callable[[bytes], bool], Callable[[Window], Parser[Any]
 
 # Magics of what is recognised only to say that it cannot be read. Source: libblkid's superblock probes.
 _UNSUPPORTED = (
-    (512 + 0, b"LABELONE", "an LVM physical volume"),
-    (0, b"LABELONE", "an LVM physical volume"),
+    *((sector, b"LABELONE", "an LVM physical volume") for sector in (0, 512, 1024, 1536)),
     (0, b"LUKS\xba\xbe", "a LUKS encrypted volume"),
     (4096, b"\xfc\x4e\x2b\xa9", "a member of a software RAID"),
     (0, b"\xfc\x4e\x2b\xa9", "a member of a software RAID"),
@@ -212,7 +211,6 @@ _UNSUPPORTED = (
     (1024, b"\x10\x20\xf5\xf2", "an F2FS file system"),
     (0, b"hsqs", "a squashfs file system"),
     (0, b"bcache", "a bcache volume"),
-    (4096 - 10, b"SWAPSPACE2", "swap space"),
 )
 
 

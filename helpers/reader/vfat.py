@@ -105,6 +105,8 @@ class FatFileSystem:
                     raise _corrupt("a folder's chain of clusters does not end")
                 break
             left -= 1
+            if left % 16 == 0:
+                self._window.budget.step()
             at = self._data + (cluster - 2) * self._cluster
             if length and at == start + length:
                 length += self._cluster
