@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
+import logging
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import domward
 from domward.protocol import limits
@@ -29,15 +30,19 @@ from domward.protocol.errors import (
     printable,
 )
 
-from . import report
+from . import interrupts, report
 from .bootloader import IMAGE_FORMATS, BootRequest, BootResult, InspectResult
 from .config import Budgets, Config
-from .delivery import deliver, open_folder
+from .delivery import deliver, output_folder
 from .doctor import diagnose
 from .operations import Operation
 from .relay import Console
+from .streams import fill_closed, print_error, print_result
 from .supervisor import Supervisor
 from .terminal import ProgressLine, raw_console
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
 
 _LONGEST_TIMEOUT = 86_400.0
 
@@ -46,33 +51,39 @@ ResultT = TypeVar("ResultT")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line `arguments`, by default the process's own, and returns the exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
-    as_json = "--json" in given
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    as_json = "--json" in given[: given.index("--") if "--" in given else None]
+    fill_closed()
+    # What helpers and the event loop log says nothing that the one line of an error does not say.
+    for name in ("domward", "asyncio"):
+        logging.getLogger(name).addHandler(logging.NullHandler())
     try:
-        try:
-            options = _parser().parse_args(given)
-            code: int = options.action(options)
-        except KeyboardInterrupt:
-            raise OperationCancelled("Interrupted.") from None
-        except MemoryError:
-            raise OperationFailed("domward ran out of memory.", code="out-of-memory") from None
-        sys.stdout.flush()
+        with interrupts.as_keyboard_interrupt():
+            return _run_command(given)
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        return _fail(OperationCancelled("Interrupted."), as_json=as_json)
     except DomwardError as error:
         return _fail(error, as_json=as_json)
-    except BrokenPipeError:
-        # Whoever read our output has gone; Python must not try to flush it again at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
-        return 1
+    except MemoryError:
+        return _fail(OperationFailed("domward ran out of memory.", code="out-of-memory"), as_json=as_json)
     except Exception as error:  # noqa: BLE001 - the last resort: a person gets a sentence, never a traceback
         return _fail(OperationFailed(f"domward has a defect: {type(error).__name__}: {error}."), as_json=as_json)
+
+
+def _run_command(given: Sequence[str]) -> int:
+    try:
+        options = _parser().parse_args(given)
+    except SystemExit:  # --help or --version was printed; errors are UsageErrors
+        return 0
+    code: int = options.action(options)
     return code
 
 
 def _fail(error: DomwardError, *, as_json: bool) -> int:
-    sys.stderr.write(f"domward: {error.code}: {error}\n")
+    print_error(report.error_line(error))
     if as_json:
-        sys.stdout.write(report.to_json(report.error_json(error)) + "\n")
-        sys.stdout.flush()
+        with contextlib.suppress(DomwardError):  # that output is closed or full is perhaps the very error
+            print_result([report.to_json(report.error_json(error))])
     return error.exit_code
 
 
@@ -83,6 +94,19 @@ class _Parser(argparse.ArgumentParser):
         """Raises UsageError."""
         raise UsageError(f"{message[:1].upper()}{message[1:]}.", advice=f"'{self.prog} --help' shows what there is.")
 
+    def print_help(self, file: SupportsWrite[str] | None = None) -> None:
+        """Prints the help to standard output, whatever `file`; argparse's own hides that it failed."""
+        del file
+        print_result([self.format_help().rstrip("\n")])
+
+
+class _Version(argparse.Action):
+    """Prints the version to standard output and ends; argparse's own hides that it failed."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_given: object) -> None:
+        print_result([f"domward {domward.__version__}"])
+        parser.exit()
+
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
@@ -90,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs a Xen guest's bootloader in confined, throw-away helper processes.",
         allow_abbrev=False,
     )
-    parser.add_argument("--version", action="version", version=f"domward {domward.__version__}")
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     run = commands.add_parser("run", help="take kernel, ramdisk and arguments off a disk", allow_abbrev=False)
@@ -144,14 +168,15 @@ def _run(options: argparse.Namespace) -> int:
     )
     with ExitStack() as stack:
         # Opened first: a folder that cannot be used is found before any work, not after.
-        folder = stack.enter_context(open_folder(options.output_dir)) if options.output_dir else None
-        result = asyncio.run(_boot(options, request))
+        folder = stack.enter_context(output_folder(options.output_dir)) if options.output_dir else None
+        result = interrupts.run(_boot(options, request))
         stack.callback(result.close)
         delivered = deliver(result, folder, options.output_dir) if folder else None
+        stack.pop_all().close()  # what was delivered stays, also where it cannot be printed
         if options.json:
-            _print([report.to_json(report.run_json(result, delivered))])
+            print_result([report.to_json(report.run_json(result, delivered))])
         else:
-            _print(report.run_text(result, delivered))
+            print_result(report.run_text(result, delivered))
     return 0
 
 
@@ -165,11 +190,11 @@ async def _boot(options: argparse.Namespace, request: BootRequest) -> BootResult
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    result = asyncio.run(_look(options))
+    result = interrupts.run(_look(options))
     if options.json:
-        _print([report.to_json(report.inspect_json(result))])
+        print_result([report.to_json(report.inspect_json(result))])
     else:
-        _print(report.inspect_text(result))
+        print_result(report.inspect_text(result))
     return 0
 
 
@@ -179,12 +204,15 @@ async def _look(options: argparse.Namespace) -> InspectResult:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    diagnosis = asyncio.run(diagnose(Config()))
+    diagnosis = interrupts.run(diagnose(Config()))
     if options.json:
-        _print([report.to_json(report.doctor_json(diagnosis))])
+        print_result([report.to_json(report.doctor_json(diagnosis))])
     else:
-        _print(report.doctor_text(diagnosis))
-    return 0 if diagnosis.usable else ConfinementUnavailable.exit_code
+        print_result(report.doctor_text(diagnosis))
+    if diagnosis.usable:
+        return 0
+    print_error(report.error_line(diagnosis.problem or ConfinementUnavailable("This host lacks a needed layer.")))
+    return ConfinementUnavailable.exit_code
 
 
 def _config(options: argparse.Namespace) -> Config:
@@ -192,22 +220,12 @@ def _config(options: argparse.Namespace) -> Config:
 
 
 async def _watched(operation: Operation[ResultT], *, quiet: bool) -> ResultT:
-    """Completes `operation` with progress on the terminal; SIGINT, SIGTERM and SIGHUP cancel it."""
-    loop = asyncio.get_running_loop()
+    """Completes `operation` with progress on the terminal."""
     line = ProgressLine(quiet=quiet)
     operation.on_progress(line.show)
-    cancel: Callable[[], None] = operation.cancel
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    for number in signals:
-        loop.add_signal_handler(number, cancel)
     try:
         return await operation.complete()
+    except asyncio.CancelledError:
+        raise OperationCancelled("The operation was cancelled.", operation=operation.id) from None
     finally:
         line.clear()
-        for number in signals:
-            loop.remove_signal_handler(number)
-
-
-def _print(lines: Iterable[str]) -> None:
-    for line in lines:
-        sys.stdout.write(line + "\n")

@@ -8,15 +8,19 @@ failure leaves what was there before. A `ramdisk` of an earlier result goes away
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from domward.protocol import limits
-from domward.protocol.errors import OperationFailed, RefusedError, printable
+from domward.protocol.errors import OperationFailed, RefusedError, UsageError, printable
 from domward.protocol.fds import Fd
 
+from . import interrupts
 from .bootloader import BootResult
 from .sinks import SealedFile
 
@@ -34,17 +38,51 @@ class Delivered:
     args: Path
 
 
-def open_folder(folder: Path) -> Fd:
-    """The folder, made with mode 0700 if it is missing; its parent must exist. RefusedError, OperationFailed."""
+@contextlib.contextmanager
+def output_folder(folder: Path) -> Iterator[Fd]:
+    """The folder, made with mode 0700 if it is missing, and then taken away again where the block fails.
+
+    Its parent must exist. Raises RefusedError, OperationFailed.
+    """
+    made = _make(folder)
+    try:
+        with _open(folder) as fd:
+            yield fd
+    except BaseException:
+        if made:
+            with interrupts.held_off(), contextlib.suppress(OSError):
+                os.rmdir(folder)
+        raise
+
+
+def _make(folder: Path) -> bool:
+    with _explained(folder):
+        try:
+            os.mkdir(folder, _FOLDER_MODE)
+        except FileExistsError:
+            return False
+        return True
+
+
+def _open(folder: Path) -> Fd:
+    with _explained(folder):
+        fd = Fd(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), "output folder")
+        # Tried now, because work that cannot be kept need not be done; delivery finds out for itself all the same.
+        if os.fstatvfs(fd.fileno()).f_flag & os.ST_RDONLY:
+            fd.close()
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+        return fd
+
+
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
     name = printable(str(folder))
     try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder, _FOLDER_MODE)
-        return Fd(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC), "output folder")
+        yield
     except PermissionError:
         raise RefusedError(f"The output folder {name} may not be written by this user.") from None
     except ValueError:
-        raise OperationFailed("The output folder's path must not contain a NUL byte.") from None
+        raise UsageError("The output folder's path must not contain a NUL byte.") from None
     except OSError as error:
         raise OperationFailed(
             f"The output folder {name} cannot be used: {error.strerror}.", advice="Name a folder, or a new one."
@@ -59,25 +97,36 @@ def deliver(result: BootResult, folder: Fd, path: Path) -> Delivered:
         contents[RAMDISK] = result.ramdisk
     made: list[str] = []
     try:
+        _require_replaceable(folder)
         for name, content in contents.items():
             temporary = f".domward-{name}-{suffix}"
             made.append(temporary)
             _write(folder, temporary, content)
-        for name in contents:
-            os.rename(f".domward-{name}-{suffix}", name, src_dir_fd=folder.fileno(), dst_dir_fd=folder.fileno())
-        if result.ramdisk is None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(RAMDISK, dir_fd=folder.fileno())
+        with interrupts.held_off():  # new and old files never stay side by side because of a signal
+            for name in contents:
+                os.rename(f".domward-{name}-{suffix}", name, src_dir_fd=folder.fileno(), dst_dir_fd=folder.fileno())
+            if result.ramdisk is None:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(RAMDISK, dir_fd=folder.fileno())
     except OSError as error:
         raise OperationFailed(
             f"The result could not be written to {printable(str(path))}: {error.strerror}.",
             advice="What was there before is still there.",
         ) from error
     finally:
-        for temporary in made:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary, dir_fd=folder.fileno())
+        with interrupts.held_off():
+            for temporary in made:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary, dir_fd=folder.fileno())
     return Delivered(path / KERNEL, path / RAMDISK if result.ramdisk else None, path / ARGS)
+
+
+def _require_replaceable(folder: Fd) -> None:
+    """Renaming onto a folder fails; found before the first file is replaced rather than between two of them."""
+    for name in (KERNEL, RAMDISK, ARGS):
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.stat(name, dir_fd=folder.fileno(), follow_symlinks=False).st_mode):
+                raise OSError(errno.EISDIR, f"{name} is a folder")
 
 
 def _write(folder: Fd, name: str, content: SealedFile | bytes) -> None:
@@ -96,5 +145,5 @@ def _copy(source: SealedFile, target: Fd) -> None:
     while done < source.size:
         sent = os.sendfile(target.fileno(), source.fd.fileno(), done, min(source.size - done, limits.GIB))
         if sent == 0:
-            raise OSError(5, "the result ended early")
+            raise OSError(errno.EIO, "the result ended early")
         done += sent

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from dataclasses import dataclass, replace
 
 from domward.protocol.channel import Channel
@@ -22,8 +23,8 @@ from .verification import UNSEEN, Verified
 class LayerReport:
     """One layer.
 
-    `state` is "verified" (the kernel showed it), "tried" (each helper tries it or reads it back) or "missing"; `lost`
-    says what is lost without it.
+    `state` is "verified" (the kernel showed it), "tried" (each helper tries it or reads it back), "missing", or
+    "unknown" where no helper could be started to look at; `lost` says what is lost without it.
     """
 
     layer: Layer
@@ -90,8 +91,12 @@ async def diagnose(config: Config) -> Diagnosis:
 
 
 def _layer(layer: Layer, verified: list[Verified], config: Config) -> LayerReport:
-    on = bool(verified) and all(layer in one.layers for one in verified)
-    state = ("tried" if layer in UNSEEN else "verified") if on else "missing"
+    if not verified:
+        state = "unknown"
+    elif not all(layer in one.layers for one in verified):
+        state = "missing"
+    else:
+        state = "tried" if layer in UNSEEN else "verified"
     return LayerReport(layer, state, layer not in config.optional_layers, LOST_WITHOUT[layer])
 
 
@@ -124,6 +129,6 @@ def _passes_pidfd() -> bool:
 
 
 def _release() -> tuple[int, int]:
-    """The kernel's version as (major, minor)."""
-    parts = os.uname().release.split(".")
-    return int(parts[0]), int(parts[1].split("-")[0])
+    """The kernel's version as (major, minor); what follows may be anything, as in "6.1+" or "6.18-rc1"."""
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return (int(found[1]), int(found[2])) if found else (0, 0)

@@ -25,6 +25,11 @@ def to_json(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
 
 
+def error_line(error: DomwardError) -> str:
+    """The line on standard error of a command that failed."""
+    return f"domward: {error.code}: {error}"
+
+
 def error_json(error: DomwardError) -> dict[str, Any]:
     """The object of a command that failed."""
     return {
@@ -112,26 +117,27 @@ def inspect_json(result: InspectResult) -> dict[str, Any]:
 
 def inspect_text(result: InspectResult) -> Iterator[str]:
     """The lines of `domward inspect`."""
-    yield f"image    {result.image_format}"
+    yield f"image    {printable(result.image_format)}"
     for volume in result.volumes:
-        name = f"{volume.scheme} {volume.index}" if volume.index else "whole disk"
+        name = f"{printable(volume.scheme)} {volume.index}" if volume.index else "whole disk"
         label = f" label {printable(volume.label)}" if volume.label else ""
-        yield f"volume   {name}: {volume.filesystem}, {_size(volume.size)}, uuid {printable(volume.uuid)}{label}"
+        kind, uuid = printable(volume.filesystem), printable(volume.uuid)
+        yield f"volume   {name}: {kind}, {_size(volume.size)}, uuid {uuid}{label}"
     for remark in result.remarks:
-        yield f"note     {remark}"
+        yield f"note     {printable(remark)}"
     if result.source:
         yield f"config   {printable(result.source)}"
     for entry in result.entries:
         yield from _entry_text(entry, default=entry.index == result.default)
     if result.problem:
-        yield f"problem  {result.problem}"
+        yield f"problem  {printable(result.problem)}"
 
 
 def _entry_text(entry: EntryFound, *, default: bool) -> Iterator[str]:
     title = printable(b" > ".join((*entry.submenus, entry.title)))
     yield f"entry {entry.index}{' (default)' if default else ''}: {title}"
     if entry.problem:
-        yield f"         cannot boot: {entry.problem}"
+        yield f"         cannot boot: {printable(entry.problem)}"
         return
     yield f"         kernel {printable(entry.kernel)}, {_size(entry.kernel_bytes)}"
     if entry.initrds:

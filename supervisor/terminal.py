@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import sys
 import termios
 import tty
 from collections.abc import Iterator
+from typing import Any
 
-from domward.protocol.errors import UsageError
+from domward.protocol.errors import OperationFailed, UsageError
 
+from . import interrupts
 from .relay import Console
 
 #: What a step is called for people.
@@ -37,36 +40,56 @@ class ProgressLine:
 
     def __init__(self, *, quiet: bool) -> None:
         self._shown = False
-        self._on = not quiet and sys.stderr.isatty()
+        self._on = not quiet and sys.stderr is not None and sys.stderr.isatty()
 
     def show(self, step: str) -> None:
         """Replaces the line."""
         if self._on:
             self._shown = True
-            sys.stderr.write(f"{_ERASE_LINE}domward: {STEPS.get(step, step)} ...")
-            sys.stderr.flush()
+            self._write(f"{_ERASE_LINE}domward: {STEPS.get(step, step)} ...")
 
     def clear(self) -> None:
         """Takes the line away."""
         if self._shown:
             self._shown = False
-            sys.stderr.write(_ERASE_LINE)
+            self._write(_ERASE_LINE)
+
+    def _write(self, text: str) -> None:
+        try:
+            sys.stderr.write(text)
             sys.stderr.flush()
+        except OSError:  # the terminal hung up: SIGHUP says what comes of that
+            self._on = self._shown = False
 
 
 @contextlib.contextmanager
 def raw_console() -> Iterator[Console]:
-    """Standard input and output as a console in raw mode; restored at the end, whatever the menu left behind."""
-    keys, screen = sys.stdin.fileno(), sys.stdout.fileno()
-    if not (os.isatty(keys) and os.isatty(screen)):
+    """Standard input and output as a console in raw mode; restored at the end, whatever the menu left behind.
+
+    Raises UsageError where they are no terminal, OperationFailed where it cannot be set.
+    """
+    if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
         raise UsageError("--interactive needs a terminal as standard input and output.")
-    size = os.get_terminal_size(screen)
-    before = termios.tcgetattr(keys)
+    keys, screen = sys.stdin.fileno(), sys.stdout.fileno()
     try:
-        tty.setraw(keys)
+        size = os.get_terminal_size(screen)
+        before = termios.tcgetattr(keys)
+    except (OSError, termios.error) as error:
+        raise OperationFailed(f"The terminal cannot be used: {error.args[1]}.") from error
+    try:
+        with contextlib.suppress(termios.error):  # it has just hung up, which ends the menu
+            tty.setraw(keys)
         yield Console(keys, screen, min(max(size.columns, 1), _LARGEST), min(max(size.lines, 1), _LARGEST))
     finally:
-        with contextlib.suppress(OSError):
+        with interrupts.held_off():
+            _restore(keys, screen, before)
+
+
+def _restore(keys: int, screen: int, before: list[Any]) -> None:
+    # A terminal that shows nothing any more must not keep us: it gets no reset then, and no time to drain.
+    with contextlib.suppress(OSError):
+        if select.select([], [screen], [], 0)[1]:
             os.write(screen, _RESET)
-        with contextlib.suppress(termios.error):  # the terminal may be gone: that may be why this ends
-            termios.tcsetattr(keys, termios.TCSAFLUSH, before)
+    with contextlib.suppress(termios.error):  # the terminal may be gone: that may be why this ends
+        termios.tcflush(keys, termios.TCIFLUSH)
+        termios.tcsetattr(keys, termios.TCSANOW, before)
