@@ -161,6 +161,11 @@ def write_all(fd: Fd, data: bytes) -> None:
         data = data[os.write(fd.fileno(), data) :]
 
 
+def write_and_close(fd: Fd, data: bytes) -> None:
+    write_all(fd, data)
+    fd.close()
+
+
 def fill(fd: Fd) -> int:
     """Fills a pipe whose reader does not read; returns the number of bytes."""
     count = 0
@@ -207,7 +212,7 @@ def test_the_bootloaders_end_of_file_is_eof_and_everything_is_written(bench: Ben
     person, console = getattr(bench, kind)("console")
     relay = bench.relay(source, console)
     text = bytes(range(256)) * 4000
-    writer = threading.Thread(target=lambda: (write_all(program, text), program.close()))
+    writer = threading.Thread(target=write_and_close, args=(program, text))
     writer.start()
     assert read_to_end(person) == text
     writer.join()
@@ -230,7 +235,7 @@ def test_last_words_before_a_hang_up_reach_a_slow_console(bench: Bench) -> None:
     _kept = bench.again(console)
     text = b"".join(b"line %06d\r\n" % n for n in range(5000))
     relay = bench.relay(bootloader, console)
-    writer = threading.Thread(target=lambda: (write_all(program, text), program.close()))
+    writer = threading.Thread(target=write_and_close, args=(program, text))
     writer.start()
     assert read_exactly(person, len(text)) == text
     writer.join()
@@ -611,7 +616,7 @@ def test_pipes_without_nowait_get_what_poll_promises(
     person, console = bench.pipe("console")
     relay = bench.relay(source, console)
     text = os.urandom(200_000)
-    writer = threading.Thread(target=lambda: (write_all(program, text), program.close()))
+    writer = threading.Thread(target=write_and_close, args=(program, text))
     writer.start()
     assert read_to_end(person) == text
     writer.join()
