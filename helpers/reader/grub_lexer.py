@@ -58,6 +58,7 @@ class Token:
 _BLANK = re.compile(rb"(?:[ \t\r\f\v]|\\\r?\n)*+")
 _COMMENT = re.compile(rb"[^\n]*+")
 _LITERAL = re.compile(rb"[^ \t\r\f\v\n{}|&;$'\"\\]++")
+_PLAIN = re.compile(rb"([^ \t\r\f\v\n{}|&;$'\"\\#][^ \t\r\f\v\n{}|&;$'\"\\]*+)(?=[ \t\n;])")
 _SINGLE = re.compile(rb"'([^']*+)'")
 _DOUBLE_LITERAL = re.compile(rb"(?:[^\"$\\]|\\[^\"$\\\r\n])++")
 _VARIABLE = re.compile(rb"\$(?:([A-Za-z_][A-Za-z0-9_]*+|[0-9]++|[?@*#])|\{([A-Za-z_][A-Za-z0-9_]*+|[0-9]++|[?@*#])\})")
@@ -87,7 +88,10 @@ def tokens(text: bytes, budget: ConfigBudget) -> Iterator[Token]:
         if not first:
             return
         budget.step()
-        if first == b"#":
+        if plain := _PLAIN.match(text, position):  # the common case
+            yield Token(TokenKind.WORD, (Part(PartKind.LITERAL, plain[1]),))
+            position = plain.end()
+        elif first == b"#":
             comment = _COMMENT.match(text, position)
             assert comment is not None
             position = comment.end()

@@ -33,7 +33,6 @@ class GrubMenu:
     default: bytes = b""
     fallback: bytes = b""
     timeout: bytes = b""
-    timeout_style: bytes = b""
 
     def flatten(self, source: str, budget: ConfigBudget) -> BootMenu | None:
         """Every entry in the order shown, submenus in place; None where there is none. DiskError(BUDGET)."""

@@ -79,7 +79,6 @@ class Script:
             default=state.get(b"default"),
             fallback=state.get(b"fallback"),
             timeout=state.get(b"timeout"),
-            timeout_style=state.get(b"timeout_style"),
         )
         for pending in state.pending:
             menu.items.append(self._finish(pending))

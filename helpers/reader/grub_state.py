@@ -122,6 +122,8 @@ class State:
         return result
 
     def _expand_word(self, word: Word) -> list[bytes]:
+        if len(word) == 1 and word[0].kind in (PartKind.LITERAL, PartKind.QUOTED):
+            return [word[0].text]  # the common case
         fields = _Fields()
         for part in word:
             if part.kind in (PartKind.LITERAL, PartKind.QUOTED):
