@@ -400,6 +400,36 @@ def test_stop_while_the_bootloaders_end_waits_for_the_console_is_aborted(bench: 
     assert ended(relay.report()) == (CopyOutcome.ABORTED, CopySide.NONE, 0)
 
 
+def test_a_log_that_fails_while_stopping_is_told_of(bench: Bench) -> None:
+    source, program = bench.pipe("bootloader")
+    _person, console = bench.pipe("console")
+    write_all(program, b"last words")
+    relay = bench.waiting_relay(
+        source, console, bench.file("/dev/full", os.O_WRONLY), more=(StopCopy(),), logged=True, log_bytes=100
+    )
+    relay.run()
+    assert ended(relay.report()) == (CopyOutcome.WRITE_ERROR, CopySide.NONE, errno.ENOSPC)
+
+
+@pytest.mark.parametrize(
+    ("stop", "outcome"),
+    [(True, (CopyOutcome.ABORTED, CopySide.NONE, 0)), (False, (CopyOutcome.HANGUP, CopySide.BOOTLOADER, 0))],
+)
+def test_a_source_that_is_ready_but_gives_nothing_is_no_busy_loop(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, stop: bool, outcome: tuple[CopyOutcome, CopySide, int]
+) -> None:
+    def nothing(*_: object) -> int:
+        raise BlockingIOError(errno.EAGAIN, "somebody else read it")
+
+    monkeypatch.setattr(datacopier, "os", types.SimpleNamespace(**(vars(os) | {"readv": nothing})))
+    source, program = bench.pipe("bootloader")
+    _person, console = bench.pipe("console")
+    relay = bench.waiting_relay(source, console, more=(StopCopy(),) if stop else ())
+    program.close()
+    relay.run()
+    assert ended(relay.report()) == outcome
+
+
 def test_the_drain_after_stop_is_bounded(bench: Bench, tmp_path: Path) -> None:
     person, console = bench.pipe("console")
     log = tmp_path / "log"
