@@ -2,7 +2,7 @@
 """btrfs on one device: its chunks, trees, subvolumes and files.
 
 Source of the facts: the btrfs documentation, "On-disk format", and Linux' include/uapi/linux/btrfs_tree.h. The
-superblock and its items are read by the layouts of dissect.btrfs. The walk over trees is our own: dissect.btrfs
+superblock and its items are read by the layouts in `layouts`. The walk over trees is our own: dissect.btrfs
 follows a node to itself for ever, unpacks compressed extents without a limit, and reads reserved extents as
 holes without their length. Check sums and the log tree are not looked at.
 """
@@ -14,12 +14,12 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dissect.btrfs.c_btrfs import c_btrfs
 from dissect.util.hash import crc32c
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason
 
+from . import layouts
 from .compression import COMPRESSED_BYTES, unpack
 from .interface import Extent, NodeType
 from .volumes import Window, format_uuid
@@ -96,7 +96,7 @@ class BtrfsFileSystem:
 
     def __init__(self, window: Window) -> None:
         self._window = window
-        sb = c_btrfs.btrfs_super_block(window.read(4096, _SUPERBLOCK))
+        sb = layouts.btrfs().btrfs_super_block(window.read(4096, _SUPERBLOCK))
         if unknown := sb.incompat_flags & ~_KNOWN_FEATURES:
             raise DiskError(DiskReason.NO_FILESYSTEM, f"the btrfs file system has unknown features (mask {unknown:#x})")
         if not (
@@ -107,7 +107,7 @@ class BtrfsFileSystem:
             raise _corrupt("its superblock cannot be true")
         self._sector: int = sb.sectorsize
         self._node_bytes: int = sb.nodesize
-        self._device: int = sb.dev_item.devid
+        self._device: int = sb.dev_item_devid
         self._nodes: dict[int, tuple[int, list[tuple[int, ...]], bytes]] = {}
         self._trees: dict[int, _Root | None] = {}
         self.uuid = format_uuid(sb.fsid)
@@ -302,7 +302,7 @@ class BtrfsFileSystem:
     def _node(self, tree: _Root, number: int) -> BtrfsNode:
         key = (number, _INODE_ITEM, 0)
         for _, data in self._items(tree, key, key):
-            inode = c_btrfs.btrfs_inode_item(data)
+            inode = layouts.btrfs().btrfs_inode_item(data)
             return BtrfsNode(_TYPES.get(inode.mode >> 12, NodeType.OTHER), inode.size, number, tree)
         raise _corrupt(f"it has no inode {number} where it says")
 

@@ -2,7 +2,7 @@
 """ext2, ext3 and ext4.
 
 Source of the facts: Linux' Documentation/filesystems/ext4. Superblock, group descriptors and inodes are read by the
-layouts of dissect.extfs. The walks over extents, block maps and folders are our own: dissect.extfs puts the data
+layouts in `layouts`. The walks over extents, block maps and folders are our own: dissect.extfs puts the data
 after a hole that is followed by unwritten blocks at the wrong place, stops at 60 bytes of inline data, misses a
 folder's last entry and the last inode, and bounds no tree. The journal is not replayed, as GRUB does not.
 """
@@ -13,11 +13,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dissect.extfs.c_ext import c_ext
-
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason
 
+from . import layouts
 from .interface import Extent, NodeType
 from .volumes import Window, format_uuid
 
@@ -74,7 +73,7 @@ class ExtFileSystem:
 
     def __init__(self, window: Window) -> None:
         self._window = window
-        sb = c_ext.ext4_super_block(window.read(1024, 1024))
+        sb = layouts.ext().ext4_super_block(window.read(1024, 1024))
         if sb.s_feature_incompat & ~_KNOWN_FEATURES:
             unknown = sb.s_feature_incompat & ~_KNOWN_FEATURES
             raise DiskError(DiskReason.NO_FILESYSTEM, f"the ext file system has unknown features (mask {unknown:#x})")
@@ -144,12 +143,12 @@ class ExtFileSystem:
         group, index = divmod(number - 1, self._per_group)
         descriptor = self._window.read(self._descriptor, self._descriptor_offset(group))
         if self._descriptor >= 64:
-            layout = c_ext.ext4_group_desc(descriptor)
+            layout = layouts.ext().ext4_group_desc(descriptor)
             table = layout.bg_inode_table_lo | layout.bg_inode_table_hi << 32
         else:
-            table = c_ext.ext2_group_desc(descriptor).bg_inode_table_lo
+            table = layouts.ext().ext2_group_desc(descriptor).bg_inode_table_lo
         raw = self._window.read(self._inode_size, table * self._block + index * self._inode_size)
-        inode = c_ext.ext4_inode(raw.ljust(288, b"\0"))  # the layout wants 128 bytes after the last field
+        inode = layouts.ext().ext4_inode(raw.ljust(288, b"\0"))  # the layout wants 128 bytes after the last field
         kind = _TYPES.get(inode.i_mode >> 12, NodeType.OTHER)
         size = inode.i_size_lo | (inode.i_size_high << 32 if kind is NodeType.FILE else 0)
         tail = raw[128 + inode.i_extra_isize :] if self._inode_size > 128 else b""

@@ -2,7 +2,7 @@
 """XFS, version 5 (the only one that mkfs.xfs has made since 2015).
 
 Source of the facts: "XFS Algorithms & Data Structures" and Linux' fs/xfs/libxfs/xfs_format.h, xfs_da_format.h.
-Superblock and inodes are read by the layouts of dissect.xfs. The walks are our own: dissect.xfs delivers the stale
+Superblock and inodes are read by the layouts in `layouts`. The walks are our own: dissect.xfs delivers the stale
 bytes of unwritten extents, takes folder blocks and file system blocks for the same, and bounds no tree. Neither the
 log is replayed (GRUB does not either) nor check sums looked at; each inode's own number is.
 """
@@ -13,11 +13,10 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from dissect.xfs.c_xfs import c_xfs
-
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason
 
+from . import layouts
 from .interface import Extent, NodeType
 from .volumes import Window, format_uuid
 
@@ -55,7 +54,7 @@ class XfsFileSystem:
 
     def __init__(self, window: Window) -> None:
         self._window = window
-        sb = c_xfs.xfs_sb(window.read(512, 0))
+        sb = layouts.xfs().xfs_sb(window.read(512, 0))
         if sb.sb_versionnum & 0xF != 5:
             raise DiskError(
                 DiskReason.NO_FILESYSTEM, f"the XFS file system has version {sb.sb_versionnum & 0xF}, not 5"
@@ -133,7 +132,7 @@ class XfsFileSystem:
         group, index = number >> in_group, number & ((1 << in_group) - 1)
         block, slot = index >> self._per_block_log, index & ((1 << self._per_block_log) - 1)
         raw = self._window.read(self._inode_size, self._offset(group, block, 1) + slot * self._inode_size)
-        inode = c_xfs.xfs_dinode(raw)
+        inode = layouts.xfs().xfs_dinode(raw)
         if inode.di_magic != 0x494E or inode.di_version != 3 or inode.di_ino != number:
             raise _corrupt(f"it has no inode {number} where it says")
         if inode.di_flags & _REALTIME:
