@@ -6,7 +6,7 @@ uname -r > kernel-release
 cat /sys/hypervisor/type > hypervisor
 python3 -m venv --without-pip /opt/domward
 pip=$(echo wheels/pip-*.whl)
-/opt/domward/bin/python "$pip/pip" install --quiet --no-compile --no-index --find-links wheels domward
+/opt/domward/bin/python "$pip/pip" install --quiet --no-index --find-links wheels domward
 cp --sparse=always guest.img /var/tmp/guest.img
 export PATH=/opt/domward/bin:$PATH
 domward doctor --json > doctor.json 2> doctor.err || echo "$?" > doctor.status
