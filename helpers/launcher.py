@@ -13,6 +13,7 @@ import errno
 import gc
 import os
 import resource
+import select
 import signal
 import socket
 import sys
@@ -38,6 +39,7 @@ from domward.protocol.messages import (
 
 from . import bootloader, datacopier, kernel, pty, seccomp
 from .confinement import Host, StepError, confine, namespaces, prepare_roots
+from .reader import layouts
 
 CHANNEL_FD = 3
 
@@ -66,6 +68,10 @@ def main() -> int:
         channel.send(StepFailed(step=error.step, errno=error.errno))
         return EXIT_FAILED
     channel.send(LauncherReady(landlock_abi=host.landlock_abi, missing=host.missing))
+    if not select.select([channel], [], [], 0)[0]:
+        # Nobody waits yet: the next helpers find this done, while one that is waited for does only what it needs.
+        layouts.load_all()
+        _freeze()
     while True:
         received = channel.receive((Spawn,))
         if received is None:
@@ -101,9 +107,14 @@ def _prepare() -> Host:
         kernel.set_no_new_privs()
     except OSError as error:
         raise StepError("launcher-capabilities", error.errno or 0) from error
+    _freeze()
+    return Host(landlock_abi, tuple(missing), filters)
+
+
+def _freeze() -> None:
+    """Takes all that is there now out of the collector's sight, so that helpers do not copy it by looking at it."""
     gc.collect()
     gc.freeze()
-    return Host(landlock_abi, tuple(missing), filters)
 
 
 def _spawn(channel: Channel, received: Received, host: Host) -> None:

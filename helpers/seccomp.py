@@ -15,11 +15,11 @@ reads it. A call that a machine does not have (poll on aarch64, where ppoll stan
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib import resources
 
 from domward.protocol.errors import UsageError
 from domward.protocol.messages import HelperKind
@@ -70,7 +70,8 @@ class Rule:
 
 def policy_text(kind: HelperKind) -> str:
     """The policy of a helper kind, as it was reviewed."""
-    return resources.files(__package__).joinpath("policy", f"{kind.value}.policy").read_text("ascii")
+    with open(os.path.join(os.path.dirname(__file__), "policy", f"{kind.value}.policy"), encoding="ascii") as file:
+        return file.read()
 
 
 def parse(policy: str, name: str) -> tuple[Rule, ...]:

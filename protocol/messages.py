@@ -8,7 +8,6 @@ in which state is the receiver's table: `supervisor/helper_states` for what help
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 
 from . import limits
 from .errors import DiskReason
@@ -45,7 +44,6 @@ class HelperKind(enum.Enum):
 # --- supervisor and launcher ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LauncherReady(Message, name="launcher-ready"):
     """The launcher has imported everything and confined itself; `missing` are the layers that the kernel lacks."""
 
@@ -53,7 +51,6 @@ class LauncherReady(Message, name="launcher-ready"):
     missing: tuple[Layer, ...] = several_choices(Layer)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Spawn(Message, name="spawn"):
     """Start one helper. Fds: the helper's end of its channel.
 
@@ -76,7 +73,6 @@ class Spawn(Message, name="spawn"):
         return 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Spawned(Message, name="spawned"):
     """The helper exists. Fds: its pidfd. `pid` is in the supervisor's pid namespace where the launcher shares it."""
 
@@ -88,7 +84,6 @@ class Spawned(Message, name="spawned"):
         return 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class SpawnFailed(Message, name="spawn-failed"):
     """No helper was made and nothing was left behind."""
 
@@ -100,14 +95,12 @@ class SpawnFailed(Message, name="spawn-failed"):
 # --- every helper -----------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Confined(Message, name="confined"):
     """A helper's first message: every layer of `layers` is on. The supervisor checks it from outside."""
 
     layers: tuple[Layer, ...] = several_choices(Layer)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StepFailed(Message, name="step-failed"):
     """A helper's first and last message where a step of its confinement failed."""
 
@@ -123,7 +116,6 @@ class LogLevel(enum.Enum):
     WARNING = "warning"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Log(Message, name="log"):
     """A line for the log, which the receiver tags, cuts and cleans. May come at any time after `confined`."""
 
@@ -131,7 +123,6 @@ class Log(Message, name="log"):
     line: str = text(limits.TEXT_BYTES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Failed(Message, name="failed"):
     """A helper's last message where the host let it down: out of memory, disk full, a failed system call."""
 
@@ -142,7 +133,6 @@ class Failed(Message, name="failed"):
 # --- pty --------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class OpenPtys(Message, name="open-ptys"):
     """Open `count` ptys of the host's devpts, each in raw mode and of the given size in characters."""
 
@@ -151,7 +141,6 @@ class OpenPtys(Message, name="open-ptys"):
     rows: int = integer(1, 1000)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PtysOpened(Message, name="ptys-opened"):
     """All of them, or none. Fds: master and slave of each, in order."""
 
@@ -191,7 +180,6 @@ class CopySide(enum.Enum):
     BOOTLOADER = "bootloader"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Copy(Message, name="copy"):
     """Relay between a bootloader and a console.
 
@@ -212,12 +200,10 @@ class Copy(Message, name="copy"):
         return 2 + 2 * self.both + self.logged
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class StopCopy(Message, name="stop-copy"):
     """End the relay: write what is buffered if it can be written at once, then report `aborted`."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Copied(Message, name="copied"):
     """The relay's end, once. Counts are bytes: toward the console, toward the bootloader, into the log."""
 
@@ -243,7 +229,6 @@ class ReadStep(enum.Enum):
     RAMDISK = "ramdisk"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class ReadBoot(Message, name="read-boot"):
     """Find what boots and copy it out.
 
@@ -268,7 +253,6 @@ class ReadBoot(Message, name="read-boot"):
         return 3 + self.interactive
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class InspectBoot(Message, name="inspect-boot"):
     """Report every volume and every entry, copy nothing. Fds: disk (read-only)."""
 
@@ -279,14 +263,12 @@ class InspectBoot(Message, name="inspect-boot"):
         return 1
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress(Message, name="progress"):
     """The reader begins `step`."""
 
     step: ReadStep = choice(ReadStep)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeFound(Message, name="volume-found"):
     """One volume of an inspected disk whose file system can be read. Offset and size are bytes within the image."""
 
@@ -299,14 +281,12 @@ class VolumeFound(Message, name="volume-found"):
     label: bytes = data(256)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DiskRemark(Message, name="disk-remark"):
     """Something of an inspected disk that cannot be used, and why, as a sentence."""
 
     what: str = text(limits.TEXT_BYTES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class EntryFound(Message, name="entry-found"):
     """One boot entry of an inspected disk. Paths and arguments may be cut to what a message holds."""
 
@@ -322,7 +302,6 @@ class EntryFound(Message, name="entry-found"):
     problem: str = text(limits.TEXT_BYTES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Inspected(Message, name="inspected"):
     """The end of an inspection. `source` names the configuration; `problem` says why there are no entries."""
 
@@ -335,7 +314,6 @@ class Inspected(Message, name="inspected"):
     problem: str = text(limits.TEXT_BYTES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class BootRead(Message, name="boot-read"):
     """The reader's answer: both sinks are complete. `ramdisk_bytes` 0 means that the entry has none."""
 
@@ -346,7 +324,6 @@ class BootRead(Message, name="boot-read"):
     source: str = text(2 * limits.PATH_BYTES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class DiskFailed(Message, name="disk-failed"):
     """The reader's answer where the disk cannot be used."""
 
@@ -354,6 +331,5 @@ class DiskFailed(Message, name="disk-failed"):
     what: str = text(limits.TEXT_BYTES)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
 class MenuLeft(Message, name="menu-left"):
     """The reader's answer where the person at the menu left it without a choice."""

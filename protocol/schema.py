@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """How a message is checked: one small check per field, exact keys, nothing converted silently.
 
-A message class is a frozen dataclass below `Message` whose fields are made by the functions here::
+A message class derives from `Message`, and its fields are made by the functions here; type checkers take it for a
+frozen dataclass with keyword arguments. It is none, because making thirty of them takes longer than reading a disk's
+boot configuration, and both sides of every run would pay for it::
 
-    @dataclass(frozen=True, slots=True, kw_only=True)
     class OpenPtys(Message, name="open-ptys"):
         count: int = integer(1, limits.PTYS)
 
@@ -15,8 +16,7 @@ from __future__ import annotations
 import contextlib
 import enum
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn, dataclass_transform
 
 from . import wire
 from .errors import ProtocolViolation
@@ -88,8 +88,15 @@ def _optional(inner: Check) -> Check:
     return lambda value: None if value is None else inner(value)
 
 
+class _Field:
+    """What a field function leaves in the class body, for `Message` to collect."""
+
+    def __init__(self, check: Check) -> None:
+        self.check = check
+
+
 def _field(check: Check) -> Any:
-    return field(metadata={"check": check})
+    return _Field(check)
 
 
 def integer(low: int, high: int) -> Any:
@@ -137,25 +144,61 @@ def several_data(longest: int, most: int) -> Any:
     return _field(_several(_data(longest), most))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass_transform(
+    kw_only_default=True,
+    frozen_default=True,
+    field_specifiers=(
+        boolean,
+        choice,
+        data,
+        integer,
+        optional_data,
+        optional_text,
+        several_choices,
+        several_data,
+        text,
+    ),
+)
 class Message:
-    """The base of every message. Construction checks the fields as receipt does, so nothing ill-typed is ever sent."""
+    """The base of every message. Construction checks the fields as receipt does, so nothing ill-typed is ever sent.
+
+    `FIELDS` maps each field's name to its check, in the order of the class body.
+    """
 
     NAME: ClassVar[str] = ""
-    _checks: ClassVar[dict[str, Check]] = {}
+    FIELDS: ClassVar[dict[str, Check]] = {}
 
-    def __init_subclass__(cls, *, name: str = "", **rest: Any) -> None:
-        super(Message, cls).__init_subclass__(**rest)
-        if name:  # slots make a second class of the first, without the keyword
-            cls.NAME = name
+    def __init_subclass__(cls, *, name: str) -> None:
+        super().__init_subclass__()
+        cls.NAME = name
+        cls.FIELDS = {key: value.check for key, value in vars(cls).items() if isinstance(value, _Field)}
+        for key in cls.FIELDS:
+            delattr(cls, key)
 
-    def __post_init__(self) -> None:
-        for part in fields(self):
+    def __init__(self, **values: Any) -> None:
+        if values.keys() != self.FIELDS.keys():
+            odd = min(values.keys() ^ self.FIELDS.keys())
+            raise TypeError(f"{type(self).__name__}: the field {odd} is missing or unknown")
+        for key, check in self.FIELDS.items():
             try:
-                value = part.metadata["check"](getattr(self, part.name))
+                self.__dict__[key] = check(values[key])
             except _MismatchError as error:
-                raise ProtocolViolation(f"{self.NAME}: {part.name} must be {error}.") from None
-            object.__setattr__(self, part.name, value)
+                raise ProtocolViolation(f"{self.NAME}: {key} must be {error}.") from None
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"A message does not change: {name}")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"A message does not change: {name}")
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.__dict__ == self.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), *self.__dict__.values()))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in self.__dict__.items())})"
 
     def fd_count(self) -> int:
         """How many fds belong to this message: none, unless the class says otherwise."""
@@ -164,7 +207,7 @@ class Message:
     def encode(self) -> bytes:
         """The bytes to send."""
         values: dict[str, Any] = {wire.type_key: self.NAME}
-        values.update((part.name, _plain(getattr(self, part.name))) for part in fields(self))
+        values.update((key, _plain(value)) for key, value in self.__dict__.items())
         return wire.encode(values)
 
 
@@ -188,8 +231,7 @@ def parse(untrusted_data: bytes, allowed: Collection[type[Message]]) -> Message:
         # Only text is shown: the repr of something nested deeply enough raises RecursionError.
         shown = repr(untrusted_name[:64]) if isinstance(untrusted_name, str) else "without a name"
         raise ProtocolViolation(f"Message {shown} came where only {expected} may come.")
-    names = {part.name for part in fields(kind)}
-    if untrusted_fields.keys() != names:
-        odd = min(untrusted_fields.keys() ^ names)
+    if untrusted_fields.keys() != kind.FIELDS.keys():
+        odd = min(untrusted_fields.keys() ^ kind.FIELDS.keys())
         raise ProtocolViolation(f"{kind.NAME}: the field {odd[:64]!r} is missing or unknown.")
     return kind(**untrusted_fields)

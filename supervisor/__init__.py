@@ -11,11 +11,30 @@ The library, in full::
             result.close()
 """
 
-from .bootloader import BootRequest, BootResult, InspectResult
-from .config import Budgets, Config
-from .operations import Operation, OperationState
-from .relay import Console
-from .supervisor import Supervisor
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .bootloader import BootRequest, BootResult, InspectResult
+    from .config import Budgets, Config
+    from .operations import Operation, OperationState
+    from .relay import Console
+    from .supervisor import Supervisor
+
+# Loaded when first asked for: the command starts the launcher before it loads anything large.
+_HOMES = {
+    "BootRequest": "bootloader",
+    "BootResult": "bootloader",
+    "Budgets": "config",
+    "Config": "config",
+    "Console": "relay",
+    "InspectResult": "bootloader",
+    "Operation": "operations",
+    "OperationState": "operations",
+    "Supervisor": "supervisor",
+}
 
 __all__ = [
     "BootRequest",
@@ -28,3 +47,9 @@ __all__ = [
     "OperationState",
     "Supervisor",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOMES[name]}", __name__), name)

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import logging
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -35,9 +34,10 @@ from .bootloader import IMAGE_FORMATS, BootRequest, BootResult, InspectResult
 from .config import Budgets, Config
 from .delivery import deliver, output_folder
 from .doctor import diagnose
+from .launcher_process import LauncherProcess
 from .operations import Operation
 from .relay import Console
-from .streams import fill_closed, print_error, print_result
+from .streams import print_error, print_result
 from .supervisor import Supervisor
 from .terminal import ProgressLine, raw_console
 
@@ -49,17 +49,15 @@ _LONGEST_TIMEOUT = 86_400.0
 ResultT = TypeVar("ResultT")
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command line `arguments`, by default the process's own, and returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
+def main(given: Sequence[str], process: LauncherProcess | None = None) -> int:
+    """Runs the command line `given` and returns the exit code. `process` is a launcher that may be taken over."""
     as_json = "--json" in given[: given.index("--") if "--" in given else None]
-    fill_closed()
     # What helpers and the event loop log says nothing that the one line of an error does not say.
     for name in ("domward", "asyncio"):
         logging.getLogger(name).addHandler(logging.NullHandler())
     try:
         with interrupts.as_keyboard_interrupt():
-            return _run_command(given)
+            return _run_command(given, process)
     except (KeyboardInterrupt, asyncio.CancelledError):
         return _fail(OperationCancelled("Interrupted."), as_json=as_json)
     except DomwardError as error:
@@ -70,11 +68,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(OperationFailed(f"domward has a defect: {type(error).__name__}: {error}."), as_json=as_json)
 
 
-def _run_command(given: Sequence[str]) -> int:
+def _run_command(given: Sequence[str], process: LauncherProcess | None) -> int:
     try:
         options = _parser().parse_args(given)
     except SystemExit:  # --help or --version was printed; errors are UsageErrors
         return 0
+    options.process = process
     code: int = options.action(options)
     return code
 
@@ -181,7 +180,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 async def _boot(options: argparse.Namespace, request: BootRequest) -> BootResult:
-    async with Supervisor(_config(options)) as supervisor:
+    async with Supervisor(_config(options), options.process) as supervisor:
         with ExitStack() as stack:
             if options.interactive:
                 console: Console = stack.enter_context(raw_console())
@@ -199,12 +198,12 @@ def _inspect(options: argparse.Namespace) -> int:
 
 
 async def _look(options: argparse.Namespace) -> InspectResult:
-    async with Supervisor(_config(options)) as supervisor:
+    async with Supervisor(_config(options), options.process) as supervisor:
         return await _watched(supervisor.inspect_operation(options.disk, options.format), quiet=options.json)
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    diagnosis = interrupts.run(diagnose(Config()))
+    diagnosis = interrupts.run(diagnose(Config(), options.process))
     if options.json:
         print_result([report.to_json(report.doctor_json(diagnosis))])
     else:

@@ -15,6 +15,7 @@ from domward.protocol.messages import HelperKind
 
 from .config import Config
 from .helper import Helper
+from .launcher_process import LauncherProcess
 from .supervisor import Supervisor
 from .verification import UNSEEN, Verified
 
@@ -59,14 +60,14 @@ class Diagnosis:
         return self.problem is None and not any(r.needed and r.state == "missing" for r in self.layers)
 
 
-async def diagnose(config: Config) -> Diagnosis:
+async def diagnose(config: Config, process: LauncherProcess | None = None) -> Diagnosis:
     """Tries everything. Never raises for what the host lacks; that is what it reports."""
     verified: list[Verified] = []
     problem: DomwardError | None = None
     probing = replace(config, optional_layers=frozenset(Layer))
     landlock_abi = 0
     try:
-        async with Supervisor(probing) as supervisor:
+        async with Supervisor(probing, process) as supervisor:
             host = await supervisor.host()
             landlock_abi = (await host.launcher.ready()).landlock_abi
             for kind in HelperKind:

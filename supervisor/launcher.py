@@ -21,15 +21,13 @@ from domward.protocol.fds import Fd
 from domward.protocol.layers import Layer
 from domward.protocol.messages import LauncherReady, Spawn, Spawned, SpawnFailed, StepFailed
 
-from . import paths
 from .children import Child
 from .config import Config
 from .endings import to_its_end
 from .events import Condition, Events, Watch
+from .launcher_process import LauncherProcess
 
-_CHANNEL_FD = 3
 _MOST_PENDING = 64  # requests: some 278 small messages fit into the channel unread, so sending never waits
-_MODULE = "domward.helpers.launcher"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +57,24 @@ class Launcher:
         """Whether it was started and has not died."""
         return self.child is not None and self.child.alive and self._watch is not None
 
-    async def start(self) -> LauncherReady:
-        """Executes it and waits until it is ready. Raises ConfinementFailed, HelperDied, OperationFailed."""
-        self._channel, far = Channel.pair(
-            "the launcher's channel", max_fds=1, identify=True, pidfds=self._config.identify_by_pidfd
+    async def start(self, process: LauncherProcess | None = None) -> LauncherReady:
+        """Starts it, or takes over a `process` started before, and waits until it is ready.
+
+        Raises ConfinementFailed, HelperDied, OperationFailed.
+        """
+        if process is None:
+            try:
+                process = LauncherProcess(os.fspath(self._config.python))
+            except OSError as error:
+                raise OperationFailed(f"The launcher could not be started: {error.strerror}.") from error
+        pid, near = process.take()
+        self._channel = Channel(
+            near,
+            "the launcher's channel",
+            max_fds=1,
+            identify=True,
+            pidfds=self._config.identify_by_pidfd,
         )
-        try:
-            pid = _execute(self._config, far)
-        except OSError as error:
-            raise OperationFailed(f"The launcher could not be started: {error.strerror}.") from error
-        finally:
-            far.close()
         self.child = Child(
             pid,
             _pidfd_of(pid),
@@ -208,20 +213,3 @@ def _pidfd_of(pid: int) -> Fd:
             os.kill(pid, signal.SIGKILL)
             os.waitpid(pid, 0)
         raise OperationFailed(f"The launcher could not be watched: {error.strerror}.") from error
-
-
-def _execute(config: Config, channel: Fd) -> int:
-    """Starts the interpreter with nothing but /dev/null and the channel; its environment holds no setting of ours."""
-    python = os.fspath(config.python)
-    return os.posix_spawn(
-        python,
-        [python, "-I", "-m", _MODULE],
-        {"LC_ALL": "C.UTF-8"},
-        file_actions=[
-            (os.POSIX_SPAWN_DUP2, channel.fileno(), _CHANNEL_FD),
-            *((os.POSIX_SPAWN_OPEN, number, paths.NULL_DEVICE, os.O_RDWR, 0) for number in (0, 1, 2)),
-        ],
-        setsid=True,
-        setsigmask=[],
-        setsigdef=signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP},
-    )

@@ -11,7 +11,7 @@ import termios
 from dataclasses import dataclass
 
 from domward.protocol.errors import ProtocolViolation
-from domward.protocol.fds import Fd
+from domward.protocol.fds import Fd, close_all
 from domward.protocol.messages import HelperKind, OpenPtys, PtysOpened
 
 from .endings import to_its_end
@@ -43,25 +43,26 @@ async def open_ptys(host: HelperHost, operation: str, count: int, columns: int, 
     The slaves belong to root afterwards, mode 0600, so that a later helper with the same uid has no claim on them.
     """
     helper = Helper(HelperKind.PTY, operation, host)
+    fds: tuple[Fd, ...] = ()
     try:
-        await helper.start()
-        await helper.order(HelperState.OPENING, OpenPtys(count=count, columns=columns, rows=rows))
-        received = await helper.receive()
         try:
+            await helper.start()
+            await helper.order(HelperState.OPENING, OpenPtys(count=count, columns=columns, rows=rows))
+            received = await helper.receive()
+            fds = received.fds
             assert isinstance(received.message, PtysOpened)
             if received.message.count != count:
                 raise ProtocolViolation(
                     f"The pty helper opened {received.message.count} ptys instead of {count}.", helper=helper.name
                 )
-            masters, slaves = received.fds[::2], received.fds[1::2]
-            ptys = [_check(master, slave, helper.name) for master, slave in zip(masters, slaves, strict=True)]
+            ptys = [_check(master, slave, helper.name) for master, slave in zip(fds[::2], fds[1::2], strict=True)]
             await helper.ended()
-        except BaseException:
-            received.close()
-            raise
-        return ptys
-    finally:
-        await to_its_end(helper.close())
+        finally:
+            await to_its_end(helper.close())
+    except BaseException:
+        close_all(fds)
+        raise
+    return ptys
 
 
 def _check(master: Fd, slave: Fd, helper: str) -> Pty:

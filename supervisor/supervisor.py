@@ -26,6 +26,7 @@ from .endings import to_its_end
 from .events import Events
 from .helper import HelperHost
 from .launcher import Launcher
+from .launcher_process import LauncherProcess
 from .leases import UidLeases
 from .operations import Operation
 
@@ -33,10 +34,14 @@ _HASH_THREADS = 2  # kernel and ramdisk of one operation at once
 
 
 class Supervisor:
-    """Runs operations. `config` None takes the embedded default."""
+    """Runs operations.
 
-    def __init__(self, config: Config | None = None) -> None:
+    `config` None takes the embedded default. `process` is a launcher that was started beforehand, to save time.
+    """
+
+    def __init__(self, config: Config | None = None, process: LauncherProcess | None = None) -> None:
         self.config = config or Config()
+        self._process = process
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: Events | None = None
         self._leases: UidLeases | None = None
@@ -141,7 +146,8 @@ class Supervisor:
                 self._launcher = None
             if self._launcher is None:
                 self._launcher = Launcher(self.config, self._events)
-                ready = await self._launcher.start()
+                process, self._process = self._process, None
+                ready = await self._launcher.start(process)
             else:
                 ready = await self._launcher.ready()
         return HelperHost(self.config, self._events, self._leases, self._launcher, self._missing(ready))

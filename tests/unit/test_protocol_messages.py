@@ -6,7 +6,6 @@ The valid and the wrong values are made from the checks that the classes declare
 
 from __future__ import annotations
 
-import dataclasses
 import enum
 import inspect
 from typing import Any
@@ -24,7 +23,7 @@ CLASSES = sorted(
     {kind for kind in vars(messages).values() if isinstance(kind, type) and issubclass(kind, Message)} - {Message},
     key=lambda kind: kind.NAME,
 )
-FIELDS = [(kind, part.name) for kind in CLASSES for part in dataclasses.fields(kind)]
+FIELDS = [(kind, name) for kind in CLASSES for name in kind.FIELDS]
 
 
 def declared(check: schema.Check) -> tuple[str, dict[str, Any]]:
@@ -94,7 +93,7 @@ def plain(value: Any) -> Any:
 
 
 def smallest(kind: type[Message]) -> dict[str, Any]:
-    return {part.name: least(part.metadata["check"]) for part in dataclasses.fields(kind)}
+    return {name: least(check) for name, check in kind.FIELDS.items()}
 
 
 def packed(kind: type[Message], fields: dict[str, Any]) -> bytes:
@@ -106,7 +105,7 @@ def packed(kind: type[Message], fields: dict[str, Any]) -> bytes:
 @st.composite
 def any_message(draw: st.DrawFn) -> Message:
     kind = draw(st.sampled_from(CLASSES))
-    return kind(**{part.name: draw(values(part.metadata["check"])) for part in dataclasses.fields(kind)})
+    return kind(**{name: draw(values(check)) for name, check in kind.FIELDS.items()})
 
 
 def test_names_are_unique_and_there_are_messages() -> None:
@@ -140,7 +139,7 @@ def test_the_largest_message_of_each_class_can_be_sent(kind: type[Message]) -> N
                 return most(bounds["inner"])
         return least(check)
 
-    message = kind(**{part.name: most(part.metadata["check"]) for part in dataclasses.fields(kind)})
+    message = kind(**{name: most(check) for name, check in kind.FIELDS.items()})
     assert parse(message.encode(), [kind]) == message
 
 
@@ -148,7 +147,7 @@ def test_the_largest_message_of_each_class_can_be_sent(kind: type[Message]) -> N
 def test_a_wrong_value_is_refused_in_every_field_on_both_sides(kind: type[Message], field: str) -> None:
     fields = smallest(kind)
     assert parse(packed(kind, fields), [kind]) == kind(**fields)
-    check = next(part.metadata["check"] for part in dataclasses.fields(kind) if part.name == field)
+    check = kind.FIELDS[field]
     for value in wrong(check):
         with pytest.raises(ProtocolViolation, match=field):
             parse(packed(kind, fields | {field: value}), [kind])
@@ -213,5 +212,5 @@ def test_fds_are_counted_by_what_a_message_asks_for() -> None:
 
 
 def test_a_message_cannot_be_changed() -> None:
-    with pytest.raises(dataclasses.FrozenInstanceError):
+    with pytest.raises(AttributeError):
         messages.PtysOpened(count=1).count = 2  # type: ignore[misc]  # what is tested
