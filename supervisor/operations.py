@@ -63,6 +63,7 @@ class Operation(Generic[ResultT]):
         self._seconds = seconds
         self._discard = discard
         self._cancel_asked = False
+        self._begun = False
         self._task: asyncio.Task[None] | None = None
         self._completion: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         self._listeners: list[Callable[[str], None]] = []
@@ -82,7 +83,9 @@ class Operation(Generic[ResultT]):
         elif self.state is OperationState.RUNNING and not self._cancel_asked:
             self._cancel_asked = True
             assert self._task is not None
-            self._task.cancel()
+            # A task that is cancelled before its first step never runs at all, and then nothing would ever complete.
+            if self._begun:
+                self._task.cancel()
 
     async def wait(self) -> ResultT:
         """The result, or the error raised. The caller's own cancellation does not touch the operation."""
@@ -119,6 +122,7 @@ class Operation(Generic[ResultT]):
     async def _run(self) -> None:
         result: ResultT | None = None
         error: DomwardError | None = None
+        self._begun = True
         try:
             if self._cancel_asked:
                 raise asyncio.CancelledError
