@@ -52,11 +52,11 @@ set-up-test:
 $(BIN)/domward: pyproject.toml
 	@echo 'making $(VENV)'
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable .
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --use-pep517 --editable .
 	@touch $@
 
 $(BIN)/.dev: pyproject.toml $(BIN)/domward
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --editable '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --use-pep517 --editable '.[dev]'
 	@touch $@
 
 clean:
