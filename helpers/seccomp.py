@@ -47,6 +47,7 @@ _CONDITION = re.compile(r"arg(?P<arg>[0-5])(?: & (?P<mask>\w+))? == (?P<value>\w
 
 _LD_ABS, _AND, _JEQ, _JGE, _RET = 0x20, 0x54, 0x15, 0x35, 0x06
 _ALLOW, _KILL_PROCESS = 0x7FFF0000, 0x80000000
+_FARTHEST_JUMP = 255  # instructions
 _X32_BIT = 0x40000000
 
 
@@ -95,20 +96,23 @@ def _condition(text: str, where: str) -> Condition:
     match = _CONDITION.fullmatch(text.strip())
     if match is None:
         raise UsageError(f"{where}: the condition {text!r} is not of the form argN [& MASK] == VALUE.")
-    return Condition(
-        int(match["arg"]),
-        _value(match["mask"], where) if match["mask"] else 2**64 - 1,
-        _value(match["value"], where),
-    )
+    mask = _value(match["mask"], where) if match["mask"] else 2**64 - 1
+    value = _value(match["value"], where)
+    if value & ~mask:
+        raise UsageError(f"{where}: the condition {text!r} can never hold.")
+    return Condition(int(match["arg"]), mask, value)
 
 
 def _value(word: str, where: str) -> int:
     if word in CONSTANTS:
         return CONSTANTS[word]
     try:
-        return int(word, 0)
+        number = int(word, 0)
     except ValueError:
         raise UsageError(f"{where}: {word} is neither a number nor a known constant.") from None
+    if number >= 2**64:
+        raise UsageError(f"{where}: {word} does not fit an argument's 64 bits.")
+    return number
 
 
 def lint(rules: Iterable[Rule]) -> list[str]:
@@ -149,6 +153,8 @@ def compile_filter(rules: Iterable[Rule], machine: str) -> bytes:
         block = [step for conditions in choices for step in _alternative(conditions)]
         if choices[-1]:
             block.append(_instruction(_RET, _KILL_PROCESS))
+        if len(block) > _FARTHEST_JUMP:
+            raise UsageError(f"The system call {call} has too many alternatives.")
         code.append(_instruction(_JEQ, NUMBERS[machine][call], 0, len(block)))
         code += block
     code.append(_instruction(_RET, _KILL_PROCESS))

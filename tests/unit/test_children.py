@@ -34,6 +34,15 @@ def start(events: Events, *script: str, exit_info: bool = True, stdout: int | No
     return Child(pid, Fd(os.pidfd_open(pid), "pidfd"), "sh", events, exit_info=exit_info)
 
 
+def see(pid: int, what: int) -> None:
+    """Waits in the kernel until the child has stopped or ended."""
+    os.waitid(os.P_PID, pid, what)
+
+
+def sleeping() -> int:
+    return os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
+
+
 async def start_when_ready(events: Events, script: str) -> Child:
     """As `start`, once the script has printed a line."""
     reader, writer = os.pipe()
@@ -94,7 +103,7 @@ def test_a_stopped_child_is_no_dead_child_and_can_be_killed() -> None:
     async def body(events: Events) -> None:
         child = start(events, "exec sleep 1000")
         child.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, child.pid, os.WSTOPPED)
+        see(child.pid, os.WSTOPPED)
         await asyncio.sleep(0)
         assert child.alive
         assert await child.end(0.01) == -signal.SIGKILL
@@ -105,7 +114,7 @@ def test_a_stopped_child_is_no_dead_child_and_can_be_killed() -> None:
 def test_a_dead_child_can_be_signalled_ended_and_killed_in_vain() -> None:
     async def body(events: Events) -> None:
         child = start(events, "exit 3")
-        os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
+        see(child.pid, os.WEXITED | os.WNOWAIT)
         child.send_signal(signal.SIGKILL)  # dead, its death event is still to come
         assert await child.death == 3
         child.send_signal(signal.SIGKILL)
@@ -143,13 +152,13 @@ def test_a_child_that_cannot_be_watched_is_ended_at_once() -> None:
     async def main() -> None:
         events = Events(asyncio.get_running_loop())
         events.close()
-        pid = os.posix_spawn("/bin/sleep", ["sleep", "1000"], {})
+        pid = sleeping()
         pidfd = Fd(os.pidfd_open(pid), "pidfd")
         with pytest.raises(UsageError):
             Child(pid, pidfd, "sleep", events)
         assert pidfd.closed
         with pytest.raises(ChildProcessError):
-            os.waitpid(pid, os.WNOHANG)
+            see(pid, os.WEXITED)
 
     asyncio.run(main())
 
@@ -168,7 +177,8 @@ if manners == "ignore":
 async def main():
     events = Events(asyncio.get_running_loop())
     go, wait = os.pipe()[::-1]
-    pid = os.posix_spawn("/bin/sh", ["sh", "-c", "read go; " + script], {}, file_actions=[(os.POSIX_SPAWN_DUP2, wait, 0)])
+    actions = [(os.POSIX_SPAWN_DUP2, wait, 0)]
+    pid = os.posix_spawn("/bin/sh", ["sh", "-c", "read go; " + script], {}, file_actions=actions)
     child = Child(pid, Fd(os.pidfd_open(pid), "pidfd"), "sh", events, exit_info=exit_info)
     if manners == "reap":
         thread = threading.Thread(target=os.waitpid, args=(-1, 0))

@@ -51,8 +51,8 @@ async def forever(operation: Operation[str]) -> str:
 
 
 async def until(operation: Operation[str], state: OperationState) -> None:
-    while operation.state is not state:
-        await asyncio.sleep(0)  # noqa: ASYNC110 - an operation has no event for its states
+    while operation.state is not state:  # noqa: ASYNC110 - an operation has no event for its states
+        await asyncio.sleep(0)
 
 
 def test_an_operation_from_start_to_result() -> None:
@@ -249,7 +249,7 @@ def test_the_time_out_ends_the_body_and_releases() -> None:
         with pytest.raises(OperationTimedOut, match=r"within 0\.01 seconds") as caught:
             await watched.operation.complete()
         assert caught.value.exit_code == 5
-        assert watched.seen == ["waiting", "released"]
+        assert watched.seen == ["waiting", "released", "done done"]
 
     run(main())
 
@@ -269,7 +269,7 @@ def test_a_release_that_raises_stops_no_other_and_takes_the_result_back() -> Non
         watched = Watched(body)
         with pytest.raises(OperationFailed, match="Input/output error"):
             await watched.operation.complete()
-        assert watched.seen == ["last in, first out", "first in, last out", "discarded result"]
+        assert watched.seen == ["last in, first out", "first in, last out", "discarded result", "done done"]
 
     run(main())
 
