@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""`domward doctor` as root, without root, and where a layer is missing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+
+from support.commands import Ran, domward
+
+from domward.protocol.layers import LOST_WITHOUT, Layer
+from domward.supervisor.config import Config
+from domward.supervisor.doctor import diagnose
+from domward.supervisor.report import doctor_json, doctor_text
+
+KEYS = {"usable", "kernel", "machine", "layers", "features", "helpers", "problem"}
+TRIED = {"securebits", "parent-death-signal", "landlock"}
+NOBODY = 65534
+# Imports while it may still read the program, then gives everything up.
+AS_NOBODY = f"""
+import os, shutil, sys
+from domward.supervisor import cli, command
+os.setgroups([])
+os.setresgid({NOBODY}, {NOBODY}, {NOBODY})
+os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
+sys.exit(command.main())
+"""
+
+
+def as_nobody(*arguments: str) -> Ran:
+    done = subprocess.run([sys.executable, "-I", "-c", AS_NOBODY, *arguments], capture_output=True, check=False)
+    return Ran(done.returncode, done.stdout.decode("ascii"), done.stderr.decode("ascii"))
+
+
+def test_every_layer_is_there() -> None:
+    ran = domward("doctor", "--json")
+    found = ran.json()
+    assert (ran.code, ran.err) == (0, "")
+    assert set(found) == KEYS
+    assert found["usable"] is True
+    assert found["problem"] is None
+    assert (found["kernel"], found["machine"]) == (os.uname().release, os.uname().machine)
+    assert found["helpers"] == ["pty", "datacopier", "bootloader"]
+    assert [layer["layer"] for layer in found["layers"]] == [layer.value for layer in Layer]
+    for layer in found["layers"]:
+        assert set(layer) == {"layer", "state", "needed", "lost_without"}
+        assert layer["needed"] is True
+        assert layer["lost_without"] == LOST_WITHOUT[Layer(layer["layer"])]
+        if layer["layer"] != "landlock":
+            assert layer["state"] == ("tried" if layer["layer"] in TRIED else "verified")
+    for feature in found["features"]:
+        assert set(feature) == {"feature", "present", "without"}
+
+
+def test_text() -> None:
+    ran = domward("doctor")
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert lines[0] == f"Linux {os.uname().release} on {os.uname().machine}"
+    assert lines[-1] == "This host can confine helpers."
+    assert "seccomp              verified" in lines
+
+
+def test_without_root_nothing_is_claimed() -> None:
+    ran = as_nobody("doctor", "--json")
+    assert "takes root" in ran.error("confinement-unavailable")
+    found = ran.json()
+    assert set(found) == KEYS
+    assert found["usable"] is False
+    assert found["problem"]["code"] == "confinement-unavailable"
+    assert {layer["state"] for layer in found["layers"]} == {"unknown"}
+    assert found["helpers"] == []
+
+
+def test_commands_without_root_are_refused() -> None:
+    for arguments in (("run", "/dev/null"), ("inspect", "/dev/null"), ("doctor",)):
+        assert "Run domward as root" in as_nobody(*arguments).error("confinement-unavailable")
+
+
+def test_help_needs_no_root() -> None:
+    assert as_nobody("--help").code == 0
+
+
+def test_a_layer_that_this_host_lacks() -> None:
+    diagnosis = asyncio.run(diagnose(Config(absent_layers=frozenset({Layer.LANDLOCK}))))
+    assert not diagnosis.usable
+    states = {layer["layer"]: layer["state"] for layer in doctor_json(diagnosis)["layers"]}
+    assert [name for name, state in states.items() if state == "missing"] == ["landlock"]
+    lines = [*doctor_text(diagnosis)]
+    assert f"landlock             missing  without it, {LOST_WITHOUT[Layer.LANDLOCK]}" in lines
+    assert lines[-1] == "This host cannot confine helpers as configured."
+
+
+def test_a_missing_layer_that_is_optional() -> None:
+    landlock = frozenset({Layer.LANDLOCK})
+    assert asyncio.run(diagnose(Config(absent_layers=landlock, optional_layers=landlock))).usable
