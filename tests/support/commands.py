@@ -52,11 +52,8 @@ class Ran:
 
 def domward(*arguments: str | Path, before: tuple[str, ...] = (), **options: Any) -> Ran:
     """Runs it. `before` are words before the command itself; `options` are subprocess.run's."""
-    done = subprocess.run(
-        (*before, *COMMAND, *arguments),
-        check=False,
-        **{"capture_output": True, "timeout": SECONDS, "stdin": subprocess.DEVNULL} | options,
-    )
+    usual: dict[str, Any] = {"capture_output": True, "timeout": SECONDS, "stdin": subprocess.DEVNULL}
+    done = subprocess.run((*before, *COMMAND, *arguments), check=False, **usual | options)
     return Ran(done.returncode, (done.stdout or b"").decode("ascii"), (done.stderr or b"").decode("ascii"))
 
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from support.commands import domward, refusal
 from support.disks import MIB, DiskFactory, Fs, whole
-from support.trees import Directory, Sparse, Symlink, Tree
+from support.trees import Directory, Entry, Sparse, Symlink, Tree
 
 KERNEL, RAMDISK = b"MZ a kernel", b"\x1f\x8b a ramdisk"
 LOADS = "  linux /boot/vmlinuz root=/dev/xvda1\n  initrd /boot/initrd.img\n"
 ENTRY = f"menuentry 'Linux' {{\n{LOADS}}}\n"
 
 
-def guest(config: str | bytes | None = ENTRY, **changed: object) -> Tree:
+def guest(config: str | bytes | None = ENTRY, **changed: Entry | None) -> dict[str, Entry]:
     """The files of a guest; `changed` are other contents of vmlinuz or initrd, None for no such file."""
-    files: dict[str, object] = {"vmlinuz": KERNEL, "initrd": RAMDISK} | changed
+    files: dict[str, Entry | None] = {"vmlinuz": KERNEL, "initrd": RAMDISK, **changed}
     tree = {"boot/vmlinuz": files["vmlinuz"], "boot/initrd.img": files["initrd"], "boot/grub/grub.cfg": config}
-    return {name: entry for name, entry in tree.items() if entry is not None}  # type: ignore[misc]  # entries, by name
+    return {name: entry for name, entry in tree.items() if entry is not None}
 
 
 GUESTS: dict[str, tuple[Tree, str, str]] = {

@@ -35,6 +35,14 @@ def zeroes(at: Path) -> None:
         file.truncate(16 << 20)
 
 
+def one_byte(at: Path) -> None:
+    at.write_bytes(b"\0")
+
+
+def text(at: Path) -> None:
+    at.write_text("Dear guest,\n" * 1000)
+
+
 def random_bytes(at: Path) -> None:
     at.write_bytes(random.Random(1).randbytes(4 << 20))
 
@@ -51,8 +59,8 @@ NO_DISKS: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "link to /dev/zero": (lambda at: at.symlink_to("/dev/zero"), "disk-not-a-disk", "neither"),
     "zeroes": (zeroes, "disk-no-filesystem", "no partition or file system"),
     "random bytes": (random_bytes, "disk-no-filesystem", "no partition or file system"),
-    "one byte": (lambda at: at.write_bytes(b"\0") and None, "disk-no-filesystem", ""),
-    "text": (lambda at: at.write_text("Dear guest,\n" * 1000) and None, "disk-no-filesystem", ""),
+    "one byte": (one_byte, "disk-no-filesystem", ""),
+    "text": (text, "disk-no-filesystem", ""),
     "program": (lambda at: at.symlink_to("/bin/sh"), "disk-no-filesystem", ""),
 }
 

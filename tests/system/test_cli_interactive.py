@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.commands import EarlierOutput, domward
@@ -138,7 +139,7 @@ def test_only_one_end_is_a_terminal(disk: Path) -> None:
     master, slave = os.openpty()
     try:
         for stream in ("stdin", "stdout"):
-            ends = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE} | {stream: slave}
+            ends: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE} | {stream: slave}
             ran = domward("run", disk, "--interactive", capture_output=False, stderr=subprocess.PIPE, **ends)
             assert "needs a terminal" in ran.error("usage")
     finally:

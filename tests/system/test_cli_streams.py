@@ -27,7 +27,7 @@ def in_shell(redirection: str, *arguments: str | Path) -> Ran:
     return Ran(done.returncode, done.stdout.decode("ascii"), done.stderr.decode("ascii"))
 
 
-COMMANDS = (("run",), ("run", "--json"), ("inspect",), ("inspect", "--json"))
+COMMANDS: tuple[tuple[str, ...], ...] = (("run",), ("run", "--json"), ("inspect",), ("inspect", "--json"))
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
@@ -48,7 +48,7 @@ def test_a_reader_that_has_gone(arguments: tuple[str, ...], disk: Path) -> None:
     far, near = os.pipe()
     os.close(far)
     try:
-        words = arguments if arguments == ("doctor",) else (*arguments, disk)
+        words: tuple[str | Path, ...] = arguments if arguments == ("doctor",) else (*arguments, disk)
         ran = domward(*words, capture_output=False, stdout=near, stderr=subprocess.PIPE)
     finally:
         os.close(near)
