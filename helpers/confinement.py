@@ -103,8 +103,8 @@ def confine(request: Spawn, host: Host, set_title: Callable[[], None]) -> tuple[
         (Layer.MOUNT, lambda: _enter_root(request.kind)),
         (Layer.UTS, lambda: kernel.set_host_name(b"domward")),
         (Layer.RLIMITS, lambda: _limit(request)),
-        (Layer.SECUREBITS, _drop_bounding_set_and_lock_securebits),
-        (Layer.CAPABILITIES, lambda: kernel.set_capabilities(frozenset())),
+        (Layer.SECUREBITS, _lock_securebits),
+        (Layer.CAPABILITIES, _drop_capabilities),
         (Layer.NO_NEW_PRIVS, kernel.set_no_new_privs),
         (Layer.DUMPABLE, kernel.set_not_dumpable),
         (Layer.PARENT_DEATH, _die_with_parent),
@@ -152,13 +152,20 @@ def _limit(request: Spawn) -> None:
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
     ):
-        resource.setrlimit(what, (value, value))
+        try:
+            resource.setrlimit(what, (value, value))
+        except ValueError as error:  # how Python puts it that the host's own hard limit is lower
+            raise OSError(errno.EPERM, os.strerror(errno.EPERM)) from error
 
 
-def _drop_bounding_set_and_lock_securebits() -> None:
-    kernel.drop_bounding_set()
+def _lock_securebits() -> None:
     kernel.lock_securebits()
     _require(kernel.securebits_locked(), errno.EPROTO)
+
+
+def _drop_capabilities() -> None:
+    kernel.drop_bounding_set()
+    kernel.set_capabilities(frozenset())
 
 
 def _die_with_parent() -> None:

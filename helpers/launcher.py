@@ -67,6 +67,9 @@ def main() -> int:
     except StepError as error:
         channel.send(StepFailed(step=error.step, errno=error.errno))
         return EXIT_FAILED
+    except OSError as error:
+        channel.send(StepFailed(step="launcher-start", errno=error.errno or 0))
+        return EXIT_FAILED
     channel.send(LauncherReady(landlock_abi=host.landlock_abi, missing=host.missing))
     if not select.select([channel], [], [], 0)[0]:
         # Nobody waits yet: the next helpers find this done, while one that is waited for does only what it needs.

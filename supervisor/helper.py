@@ -141,8 +141,8 @@ class Helper:
             exit_info=config.exit_info_from_pidfd,
         )
         received = await self._next()
-        self._identify(received)
         message = received.message
+        self._identify(received, confined=isinstance(message, Confined))
         if isinstance(message, StepFailed):
             raise step_error(message.step, message.errno, self.name)
         assert isinstance(message, Confined)
@@ -156,13 +156,16 @@ class Helper:
             raise
         self.state = HelperState.IDLE
 
-    def _identify(self, received: Received) -> None:
-        """The kernel's word on who sent the first message must agree with the launcher's on whom it made."""
+    def _identify(self, received: Received, *, confined: bool) -> None:
+        """The kernel's word on who sent the first message must agree with the launcher's on whom it made.
+
+        One that failed before it was `confined` may still be root.
+        """
         sender, pidfd = received.sender, received.pidfd
         expected = self.child.pid
         try:
-            uid = os.geteuid() if Layer.USER in self.host.without else self._uid
-            if sender is None or sender.pid != expected or sender.uid != uid:
+            uid = self._uid if confined and Layer.USER not in self.host.without else None
+            if sender is None or sender.pid != expected or uid not in (None, sender.uid):
                 raise ProtocolViolation(
                     f"A helper's first message came from {sender} and not from process {expected}.", helper=self.name
                 )
