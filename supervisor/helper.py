@@ -201,9 +201,7 @@ class Helper:
             try:
                 received = await self._next()
             except ProtocolViolation as error:
-                self.child.send_signal(signal.SIGKILL)
-                error.operation, error.helper = self.operation, self.name
-                raise
+                raise self._violated(error) from None
             if received.pidfd is not None:
                 received.pidfd.close()
             message = received.message
@@ -228,6 +226,8 @@ class Helper:
             received = self._channel.receive(())
         except BlockingIOError:
             return
+        except ProtocolViolation as error:
+            raise self._violated(error) from None
         assert received is None  # no message class is allowed
         if self.state is not HelperState.ANSWERED:
             await self.child.end(self.host.config.budgets.term_grace_seconds)
@@ -292,6 +292,11 @@ class Helper:
                 received.close()
                 raise ProtocolViolation(f"{kind.NAME} came more often than it may.")
             return received
+
+    def _violated(self, error: ProtocolViolation) -> ProtocolViolation:
+        self.child.send_signal(signal.SIGKILL)
+        error.operation, error.helper = self.operation, self.name
+        return error
 
     def _log(self, message: Log) -> None:
         line = printable(message.line)
