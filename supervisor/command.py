@@ -7,6 +7,7 @@ What is known not to need a launcher does not get one; what turns out not to nee
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from . import paths
@@ -19,6 +20,8 @@ _ONLY_TELLING = frozenset({"-h", "--help", "--version"})
 
 def main() -> int:
     """Runs the process's command line and returns the exit code."""
+    # A wish to stop waits until there is somebody to see to it; the launcher starts with no signal blocked.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     fill_closed()
     given = sys.argv[1:]
     process = _early_launcher(given)

@@ -17,8 +17,12 @@ ResultT = TypeVar("ResultT")
 
 @contextlib.contextmanager
 def as_keyboard_interrupt() -> Iterator[None]:
-    """Each of SIGNALS raises KeyboardInterrupt meanwhile; one that is ignored stays so, as nohup(1) wants it."""
+    """Each of SIGNALS raises KeyboardInterrupt meanwhile, also one that was blocked and has come before.
+
+    One that is ignored stays so, as nohup(1) wants it.
+    """
     with _handled(_raise):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         yield
 
 
