@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import domward
 from domward.protocol import limits
 from domward.protocol.errors import (
-    ConfinementUnavailable,
     DomwardError,
     OperationCancelled,
     OperationFailed,
@@ -208,10 +207,10 @@ def _doctor(options: argparse.Namespace) -> int:
         print_result([report.to_json(report.doctor_json(diagnosis))])
     else:
         print_result(report.doctor_text(diagnosis))
-    if diagnosis.usable:
+    if diagnosis.error is None:
         return 0
-    print_error(report.error_line(diagnosis.problem or ConfinementUnavailable("This host lacks a needed layer.")))
-    return ConfinementUnavailable.exit_code
+    print_error(report.error_line(diagnosis.error))
+    return diagnosis.error.exit_code
 
 
 def _config(options: argparse.Namespace) -> Config:

@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass, replace
 
 from domward.protocol.channel import Channel
-from domward.protocol.errors import DomwardError
+from domward.protocol.errors import ConfinementUnavailable, DomwardError
 from domward.protocol.layers import LOST_WITHOUT, Layer
 from domward.protocol.messages import HelperKind
 
@@ -55,9 +55,17 @@ class Diagnosis:
     problem: DomwardError | None
 
     @property
+    def error(self) -> DomwardError | None:
+        """Why operations do not run here with the given configuration; None where they do."""
+        missing = [report.layer.value for report in self.layers if report.needed and report.state == "missing"]
+        if self.problem is not None or not missing:
+            return self.problem
+        return ConfinementUnavailable(f"This host lacks {', '.join(missing)}.")
+
+    @property
     def usable(self) -> bool:
         """Whether operations run here with the given configuration."""
-        return self.problem is None and not any(r.needed and r.state == "missing" for r in self.layers)
+        return self.error is None
 
 
 async def diagnose(config: Config, process: LauncherProcess | None = None) -> Diagnosis:
