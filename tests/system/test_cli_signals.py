@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -66,3 +67,21 @@ def test_a_hang_up_that_nohup_ignores(disks: DiskFactory, kernel: DebianKernel, 
             _out, err = process.communicate(timeout=SECONDS)
     assert process.returncode == 5
     assert b"domward: timed-out: " in err
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_that_comes_while_the_command_loads(number: signal.Signals, tmp_path: Path) -> None:
+    # Sent to itself while it is blocked, as it is from the entry point's first line on.
+    program = (
+        "import os, signal, sys\n"
+        f"signal.pthread_sigmask(signal.SIG_BLOCK, [{int(number)}])\n"
+        f"os.kill(os.getpid(), {int(number)})\n"
+        "from domward.supervisor.command import main\n"
+        "sys.exit(main())\n"
+    )
+    words = ("run", "--json", "--output-dir", tmp_path / "out", tmp_path / "disk")
+    done = subprocess.run([sys.executable, "-I", "-c", program, *words], capture_output=True, check=False)
+    ran = Ran(done.returncode, done.stdout.decode("ascii"), done.stderr.decode("ascii"))
+    assert "Interrupted" in ran.error("cancelled")
+    assert ran.json()["error"]["exit_code"] == 130
+    assert [*tmp_path.iterdir()] == []

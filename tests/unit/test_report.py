@@ -19,7 +19,7 @@ from domward.supervisor.bootloader import InspectResult
 from domward.supervisor.delivery import Delivered
 from domward.supervisor.doctor import Diagnosis, FeatureReport, LayerReport
 
-hostile_text = st.text(max_size=40) | st.just("\x1b[2J\x9b31m\r\n\u202e")
+hostile_text = st.text(max_size=12) | st.just("\x1b[2J\x9b31m\r\n\u202e")
 hostile_bytes = st.binary(max_size=40) | st.just(b"\x1b[2J\x9b31m\r\n\xff")
 
 volumes = st.builds(
