@@ -11,12 +11,13 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
+from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
 from domward.protocol import limits
-from domward.protocol.errors import DiskError, OperationCancelled, UsageError, printable
+from domward.protocol.errors import DiskError, OperationCancelled, ProtocolViolation, UsageError, printable
 from domward.protocol.fds import Fd
 from domward.protocol.messages import (
     BootRead,
@@ -31,6 +32,7 @@ from domward.protocol.messages import (
     MenuLeft,
     Progress,
     ReadBoot,
+    ReadStep,
     VolumeFound,
 )
 
@@ -40,7 +42,7 @@ from .helper_states import HelperState
 from .operations import Operation
 from .ptys import open_ptys
 from .relay import Console, Relay, ended_early
-from .sinks import SealedFile, hash_sealed, open_sink, seal
+from .sinks import SealedFile, freeze, hash_sealed, open_sink, seal
 from .verification import Verified
 
 IMAGE_FORMATS = ("raw", "qcow2")
@@ -134,7 +136,8 @@ class BootloaderOperations:
         budgets = host.config.budgets
         reader = await session.start_reader(max(budgets.kernel_bytes, budgets.ramdisk_bytes))
         await reader.order(HelperState.READING, _order(request, host), fds)
-        answer = await session.read_answer(reader, fds[3:])
+        hashing = _Hashing(operation, self._hashing)
+        answer = await session.read_answer(reader, fds[3:], lambda: hashing.begin(kernel, budgets.kernel_bytes, reader))
         await reader.ended()
         log = await session.finish_console()
         operation.report("hash")
@@ -142,11 +145,8 @@ class BootloaderOperations:
         await reader.close()
         seal(kernel, answer.kernel_bytes, budgets.kernel_bytes, helper)
         seal(ramdisk, answer.ramdisk_bytes, budgets.ramdisk_bytes, helper)
-        loop = asyncio.get_running_loop()
-        kernel_hash, ramdisk_hash = await asyncio.gather(
-            loop.run_in_executor(self._hashing, hash_sealed, kernel, answer.kernel_bytes),
-            loop.run_in_executor(self._hashing, hash_sealed, ramdisk, answer.ramdisk_bytes),
-        )
+        ramdisk_hash = await hashing.of(ramdisk, answer.ramdisk_bytes)
+        kernel_hash = await hashing.of(kernel, answer.kernel_bytes)
         return BootResult(
             operation=operation.id,
             title=answer.title,
@@ -224,6 +224,34 @@ def _order(request: BootRequest, host: HelperHost) -> ReadBoot:
     )
 
 
+class _Hashing:
+    """The hashes of one operation's sinks, in threads; each ends before the operation's sinks are closed."""
+
+    def __init__(self, operation: Operation[BootResult], executor: Executor) -> None:
+        self._operation = operation
+        self._executor = executor
+        self._running: dict[Fd, asyncio.Future[str]] = {}
+
+    def begin(self, sink: Fd, limit: int, reader: Helper) -> None:
+        """Freezes a sink that `reader` has turned away from and starts on it, once. Raises ProtocolViolation."""
+        if sink in self._running:
+            return
+        size = freeze(sink, reader.name)
+        if size > limit:
+            raise ProtocolViolation(f"The {sink.name} has {size} bytes; {limit} are allowed.", helper=reader.name)
+        self._start(sink, size)
+
+    def _start(self, sink: Fd, size: int) -> asyncio.Future[str]:
+        future = asyncio.get_running_loop().run_in_executor(self._executor, hash_sealed, sink, size)
+        self._running[sink] = future
+        self._operation.scope.push_async_callback(asyncio.wait, [future])
+        return future
+
+    async def of(self, sink: Fd, size: int) -> str:
+        """The hash of a sealed sink of `size` bytes."""
+        return await asyncio.shield(self._running.get(sink) or self._start(sink, size))
+
+
 class _Session:
     """The helpers of one operation, each owned by the operation's scope."""
 
@@ -260,11 +288,14 @@ class _Session:
         scope.push_async_callback(_cancel, self._relay_end)
         return pty.slave
 
-    async def read_answer(self, reader: Helper, given: list[Fd]) -> BootRead:
-        """The reader's answer; `given` are fds that only the reader shall hold from now on."""
+    async def read_answer(self, reader: Helper, given: list[Fd], on_kernel: Callable[[], None]) -> BootRead:
+        """The reader's answer; `given` are fds that only the reader shall hold from now on.
+
+        `on_kernel` is called when the reader says that it is done with the kernel and turns to the ramdisk.
+        """
         for fd in given:
             fd.close()
-        answer = asyncio.create_task(self._answer(reader))
+        answer = asyncio.create_task(self._answer(reader, on_kernel))
         waited = [answer] if self._relay_end is None else [answer, self._relay_end]
         try:
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -281,11 +312,13 @@ class _Session:
         finally:
             await _cancel(answer)
 
-    async def _answer(self, reader: Helper) -> BootRead:
+    async def _answer(self, reader: Helper, on_kernel: Callable[[], None]) -> BootRead:
         while True:
             message = (await reader.receive()).message
             if isinstance(message, Progress):
                 self._operation.report(message.step.value)
+                if message.step is ReadStep.RAMDISK:
+                    on_kernel()
             elif isinstance(message, DiskFailed):
                 await reader.ended()
                 raise DiskError(message.reason, message.what)

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Where kernel and ramdisk go: memfds that the parent makes, a helper fills, and the parent seals and hashes.
 
-States: open -> sealed -> closed. Sealing happens only after the helper's death and fails where any writable mapping is
-left, so what is hashed can never change again: not by the helper, not by who receives the memfd.
+States: open -> frozen -> sealed -> closed. Freezing fails where any writable mapping is left, so what is hashed can
+never change again: not by the helper, not by who receives the memfd. The kernel is frozen and its hashing begun as
+soon as the helper turns to the ramdisk; checked, and used at all, it is only after the helper's death.
 """
 
 from __future__ import annotations
@@ -49,20 +50,28 @@ def open_sink(name: str) -> Fd:
         raise OperationFailed(f"The {name} sink could not be made: {error.strerror}.") from error
 
 
+def freeze(sink: Fd, helper: str) -> int:
+    """Makes the content of `sink` final, also for a helper that still holds it, and returns its size. Idempotent.
+
+    Raises ProtocolViolation where something still maps it for writing.
+    """
+    try:
+        if fcntl.fcntl(sink.fileno(), fcntl.F_GET_SEALS) & _SEALS != _SEALS:
+            fcntl.fcntl(sink.fileno(), fcntl.F_ADD_SEALS, _SEALS)
+    except OSError as error:
+        raise ProtocolViolation(f"The {sink.name} could not be sealed: {error.strerror}.", helper=helper) from error
+    return os.fstat(sink.fileno()).st_size
+
+
 def seal(sink: Fd, claimed: int, limit: int, helper: str) -> None:
-    """Seals `sink` after its helper's death and checks it: a regular file of `claimed` bytes, at most `limit`.
+    """Freezes `sink` after its helper's death and checks it: a regular file of `claimed` bytes, at most `limit`.
 
     Raises ProtocolViolation where the helper's word and the file differ or where something still maps it.
     """
-    try:
-        fcntl.fcntl(sink.fileno(), fcntl.F_ADD_SEALS, _SEALS)
-    except OSError as error:
-        raise ProtocolViolation(f"The {sink.name} could not be sealed: {error.strerror}.", helper=helper) from error
-    found = os.fstat(sink.fileno())
-    if not stat.S_ISREG(found.st_mode) or found.st_size != claimed or found.st_size > limit:
+    size = freeze(sink, helper)
+    if not stat.S_ISREG(os.fstat(sink.fileno()).st_mode) or size != claimed or size > limit:
         raise ProtocolViolation(
-            f"The {sink.name} has {found.st_size} bytes; its helper said {claimed}, and {limit} are allowed.",
-            helper=helper,
+            f"The {sink.name} has {size} bytes; its helper said {claimed}, and {limit} are allowed.", helper=helper
         )
 
 
