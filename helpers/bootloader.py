@@ -49,7 +49,7 @@ def run(channel: Channel) -> int:
         elif isinstance(order, InspectBoot):
             _inspect(channel, order, received.fds[0])
     except DiskError as error:
-        channel.send(DiskFailed(reason=error.reason, what=_sentence(error)))
+        channel.send(DiskFailed(reason=error.reason, what=_sentence(error.sentence), advice=_sentence(error.advice)))
     except OperationCancelled:
         channel.send(MenuLeft())
     finally:
@@ -133,7 +133,7 @@ def _inspect(channel: Channel, order: InspectBoot, disk: Fd) -> None:
         menu = find_menu(forest)
         default = default_index(menu)
     except DiskError as error:
-        reason, problem = error.reason.value, _sentence(error)
+        reason, problem = error.reason.value, _sentence(error.sentence)
     for index, entry in enumerate(menu.entries):
         channel.send(_entry_found(index, entry))
     channel.send(
@@ -168,7 +168,7 @@ def _path(file: FileRef) -> bytes:
     return file.path[: limits.TITLE_BYTES]
 
 
-def _sentence(error: DiskError) -> str:
-    """The error as a sentence that fits a message: readers write theirs without capital and full stop."""
-    text = error.sentence[: limits.TEXT_BYTES - 1]
-    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
+def _sentence(text: str) -> str:
+    """`text` as a sentence that fits a message: readers write theirs without capital and full stop. "" stays so."""
+    text = text[: limits.TEXT_BYTES - 1]
+    return text[:1].upper() + text[1:] + ("" if not text or text.endswith(".") else ".")

@@ -51,4 +51,5 @@ PTYS = 4  # ptys in one request: two fds each, MESSAGE_FDS in all
 # --- time -------------------------------------------------------------------------------------------------------
 WALL_SECONDS = 120.0  # seconds: a whole operation
 TERM_GRACE_SECONDS = 1.0  # seconds between SIGTERM and SIGKILL
+KILL_SECONDS = 5.0  # seconds after SIGKILL: longer, and the kernel holds the process in a wait that nothing ends
 START_SECONDS = 10.0  # seconds: a launcher or helper to its first message

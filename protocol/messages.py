@@ -329,6 +329,7 @@ class DiskFailed(Message, name="disk-failed"):
 
     reason: DiskReason = choice(DiskReason)
     what: str = text(limits.TEXT_BYTES)
+    advice: str = text(limits.TEXT_BYTES)
 
 
 class MenuLeft(Message, name="menu-left"):

@@ -36,9 +36,10 @@ from domward.protocol.messages import (
     VolumeFound,
 )
 
-from .disks import check_disk, open_disk
+from .disks import check_disk
 from .helper import Helper, HelperHost
 from .helper_states import HelperState
+from .opening import open_disk_in_thread
 from .operations import Operation
 from .ptys import open_ptys
 from .relay import Console, Relay, ended_early
@@ -126,7 +127,7 @@ class BootloaderOperations:
         """Body of the operation that delivers a kernel."""
         scope = operation.scope
         operation.report("disk")
-        disk = _disk_of(operation, request.disk)
+        disk = await _disk_of(operation, request.disk)
         kernel = scope.enter_context(open_sink("kernel"))
         ramdisk = scope.enter_context(open_sink("ramdisk"))
         session = _Session(operation, host)
@@ -165,7 +166,7 @@ class BootloaderOperations:
     ) -> InspectResult:
         """Body of the operation that lists what could boot."""
         operation.report("disk")
-        fd = _disk_of(operation, disk)
+        fd = await _disk_of(operation, disk)
         reader = await _Session(operation, host).start_reader(0)
         await reader.order(HelperState.INSPECTING, InspectBoot(image_format=image_format), [fd])
         volumes: list[VolumeFound] = []
@@ -183,7 +184,7 @@ class BootloaderOperations:
                 operation.report(message.step.value)
             elif isinstance(message, DiskFailed):
                 await reader.ended()
-                raise DiskError(message.reason, message.what)
+                raise DiskError(message.reason, message.what, advice=message.advice)
             else:
                 assert isinstance(message, Inspected)
                 await reader.ended()
@@ -200,13 +201,18 @@ class BootloaderOperations:
                 )
 
 
-def _disk_of(operation: Operation[BootResult] | Operation[InspectResult], disk: Path | Fd) -> Fd:
+async def _disk_of(operation: Operation[BootResult] | Operation[InspectResult], disk: Path | Fd) -> Fd:
     if isinstance(disk, Fd):
-        if fcntl.fcntl(disk.fileno(), fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
-            raise UsageError("The disk's fd must be opened for reading only.")
-        check_disk(disk)
+        _check_given(disk)
         return disk
-    return operation.scope.enter_context(open_disk(disk))
+    return operation.scope.enter_context(await open_disk_in_thread(disk))
+
+
+def _check_given(disk: Fd) -> None:
+    """Whether a caller's fd may go to a helper: a disk, and opened for reading only. Raises DiskError, UsageError."""
+    if fcntl.fcntl(disk, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+        raise UsageError("The disk's fd must be opened for reading only.")
+    check_disk(disk)
 
 
 def _order(request: BootRequest, host: HelperHost) -> ReadBoot:
@@ -321,7 +327,7 @@ class _Session:
                     on_kernel()
             elif isinstance(message, DiskFailed):
                 await reader.ended()
-                raise DiskError(message.reason, message.what)
+                raise DiskError(message.reason, message.what, advice=message.advice)
             elif isinstance(message, MenuLeft):
                 await reader.ended()
                 raise OperationCancelled("The menu was left without a choice.")

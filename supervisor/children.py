@@ -19,6 +19,8 @@ import os
 import signal
 import struct
 
+from domward.protocol import limits
+from domward.protocol.errors import OperationFailed
 from domward.protocol.fds import Fd
 
 from .events import Condition, Events
@@ -27,6 +29,12 @@ _WALL = 0x40000000  # <linux/wait.h>: also children whose exit signal is not SIG
 _PIDFD_GET_INFO = 0xC040FF0B  # <linux/pidfd.h>: _IOWR(0xFF, 11, struct pidfd_info) of 64 bytes
 _PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_INFO = struct.Struct("=QQ11Ii")
+
+
+class ChildStuck(OperationFailed):
+    """A process does not die of SIGKILL; the kernel's or the disk's fault."""
+
+    code = "process-stuck"
 
 
 class Child:
@@ -76,17 +84,32 @@ class Child:
                 return  # dead, and its death event is on its way
 
     async def end(self, grace: float) -> int | None:
-        """Sends TERM, after `grace` seconds KILL, and returns the status. Safe to call for a dead child."""
+        """Sends TERM, after `grace` seconds KILL, and returns the status. Safe to call for a dead child. See `kill`."""
         if self.alive:
             self.send_signal(signal.SIGTERM)
             await asyncio.wait([self.death], timeout=grace)
         return await self.kill()
 
     async def kill(self) -> int | None:
-        """Sends KILL and returns the status once it is dead."""
+        """Sends KILL and returns the status once it is dead.
+
+        Raises ChildStuck after limits.KILL_SECONDS: a read that a file server neither answers nor lets go of keeps a
+        process beyond SIGKILL. Its death event comes when the server gives in.
+        """
         if self.alive:
             self.send_signal(signal.SIGKILL)
-        return await asyncio.shield(self.death)
+            if not (await asyncio.wait([self.death], timeout=limits.KILL_SECONDS))[0]:
+                raise ChildStuck(
+                    f"{self.name} cannot be ended: the kernel holds it in a wait that even SIGKILL does not end.",
+                    advice="See what serves the disk; the process ends when that answers or goes away.",
+                )
+        return self.death.result()
+
+    def let_go(self) -> None:
+        """Gives up a child that is stuck: its death will be seen by nobody here. Does nothing for a dead one."""
+        if self.alive:
+            self._watch.cancel()
+            self._pidfd.close()
 
     def _on_exit(self, _conditions: Condition) -> None:
         try:

@@ -39,7 +39,7 @@ from domward.protocol.layers import Layer
 from domward.protocol.messages import Confined, Failed, HelperKind, Log, Spawn, StepFailed
 from domward.protocol.schema import Message
 
-from .children import Child
+from .children import Child, ChildStuck
 from .config import Config
 from .endings import to_its_end
 from .events import Condition, Events
@@ -56,13 +56,17 @@ _DYING_SECONDS = 0.2
 
 @dataclass(slots=True)
 class HelperHost:
-    """What helpers need of their supervisor. `without` are the layers that this host lacks and may lack."""
+    """What helpers need of their supervisor.
+
+    `without` are the layers that this host lacks and may lack; `stuck` takes the processes that cannot be ended.
+    """
 
     config: Config
     events: Events
     leases: UidLeases
     launcher: Launcher
     without: frozenset[Layer]
+    stuck: list[Child]
 
 
 @dataclass(slots=True, eq=False)
@@ -246,17 +250,26 @@ class Helper:
             raise self._death()
 
     async def close(self) -> None:
-        """Ends whatever is left of it. Idempotent."""
+        """Ends whatever is left of it. Idempotent.
+
+        Raises ChildStuck for a process that cannot be ended: it keeps its uid until it is dead.
+        """
         if self._requested and self._child is None:
             await self._find_lost()
         if self._channel is not None:
             self._channel.close()
-        if self._child is not None:
-            await self._child.end(self.host.config.budgets.term_grace_seconds)
+        uid, self._uid = self._uid, None
+        try:
+            if self._child is not None:
+                await self._child.end(self.host.config.budgets.term_grace_seconds)
+        except ChildStuck:
+            self.host.stuck.append(self.child)
+            if uid is not None:
+                self.child.death.add_done_callback(lambda _death: self.host.leases.release(uid))
+            raise
         self.state = HelperState.DEAD
-        if self._uid is not None:
-            self.host.leases.release(self._uid)
-            self._uid = None
+        if uid is not None:
+            self.host.leases.release(uid)
 
     async def _find_lost(self) -> None:
         """Becomes the owner of a helper that the launcher made and died before it said so.

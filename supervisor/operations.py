@@ -169,4 +169,4 @@ class Operation(Generic[ResultT]):
             reason = errno.errorcode.get(caught.errno or 0, "unknown")
             return OperationFailed(f"A system call of the supervisor failed: {caught.strerror} ({reason}).")
         _LOG.error("%s: unexpected error", self.id, exc_info=caught)
-        return OperationFailed(f"domward has a defect: unexpected {type(caught).__name__}; see its own log.")
+        return OperationFailed(f"domward has a defect: unexpected {type(caught).__name__}: {caught}.")

@@ -21,6 +21,7 @@ from domward.protocol.layers import LOST_WITHOUT, Layer
 from domward.protocol.messages import LauncherReady
 
 from .bootloader import BootloaderOperations, BootRequest, BootResult, InspectResult
+from .children import Child
 from .config import Config
 from .endings import to_its_end
 from .events import Events
@@ -49,6 +50,7 @@ class Supervisor:
         self._starting: asyncio.Lock | None = None
         self._hashing: ThreadPoolExecutor | None = None
         self._operations: set[Operation[BootResult] | Operation[InspectResult]] = set()
+        self._stuck: list[Child] = []
         self._closed = False
 
     async def __aenter__(self) -> Supervisor:
@@ -92,6 +94,8 @@ class Supervisor:
         await asyncio.gather(*(operation.wait() for operation in running), return_exceptions=True)
         if self._launcher is not None:
             await self._launcher.close()
+        for child in self._stuck:
+            child.let_go()
         if self._leases is not None:
             self._leases.close()
         if self._events is not None:
@@ -150,7 +154,7 @@ class Supervisor:
                 ready = await self._launcher.start(process)
             else:
                 ready = await self._launcher.ready()
-        return HelperHost(self.config, self._events, self._leases, self._launcher, self._missing(ready))
+        return HelperHost(self.config, self._events, self._leases, self._launcher, self._missing(ready), self._stuck)
 
     def _missing(self, ready: LauncherReady) -> frozenset[Layer]:
         missing = frozenset(ready.missing) | self.config.absent_layers

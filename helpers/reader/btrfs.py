@@ -303,7 +303,7 @@ class BtrfsFileSystem:
         key = (number, _INODE_ITEM, 0)
         for _, data in self._items(tree, key, key):
             inode = layouts.btrfs().btrfs_inode_item(data)
-            return BtrfsNode(_TYPES.get(inode.mode >> 12, NodeType.OTHER), inode.size, number, tree)
+            return BtrfsNode(_TYPES.get(inode.mode >> 12, NodeType.OTHER), int(inode.size), number, tree)
         raise _corrupt(f"it has no inode {number} where it says")
 
     def _dir_entries(self, data: bytes) -> Iterator[tuple[bytes, Key]]:

@@ -140,7 +140,7 @@ class XfsFileSystem:
         count = inode.di_big_nextents if inode.di_flags2 & _LARGE_COUNTS else inode.di_big_anextents
         fork = raw[_CORE : _CORE + inode.di_forkoff * 8] if inode.di_forkoff else raw[_CORE:]
         kind = _TYPES.get(inode.di_mode >> 12, NodeType.OTHER)
-        return XfsNode(kind, inode.di_size, number, inode.di_format, count, fork)
+        return XfsNode(kind, int(inode.di_size), number, inode.di_format, count, fork)
 
     def _offset(self, group: int, block: int, count: int) -> int:
         """The byte on the volume of `count` blocks from `block` of an allocation group."""

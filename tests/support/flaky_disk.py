@@ -26,6 +26,7 @@ import pytest
 Read = Callable[[int, int, bytes], bytes]
 
 NAME = b"disk.img"
+NEVER = -1
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _MS_NOSUID, _MS_NODEV, _MNT_DETACH = 2, 4, 2
 _LOOKUP, _FORGET, _GETATTR, _OPEN, _READ, _STATFS, _RELEASE, _FLUSH, _INIT = 1, 2, 3, 14, 15, 17, 18, 25, 26
@@ -72,11 +73,13 @@ def blocking_from(start: int, reached: threading.Event) -> Read:
 
 
 @contextlib.contextmanager
-def flaky_disk(folder: Path, image: Path, read: Read, opening: int = 0) -> Iterator[Path]:
+def flaky_disk(folder: Path, image: Path, read: Read, opening: int = 0, deaf: bool = False) -> Iterator[Path]:
     """The path of a file with the content and size of `image`, below `folder`, whose reads `read` decides on.
 
-    `opening` is the errno with which opening it fails; 0: it does not.
+    `opening` is the errno with which opening it fails; 0: it does not; NEVER: it is not answered. A `deaf` server
+    does not answer interrupts either, so that even SIGKILL does not end who waits for it, until the end of the block.
     """
+    held: set[int] = set()
     where = folder / "flaky"
     where.mkdir()
     try:
@@ -84,7 +87,7 @@ def flaky_disk(folder: Path, image: Path, read: Read, opening: int = 0) -> Itera
     except OSError:
         pytest.skip("this machine has no /dev/fuse")
     with image.open("rb") as content:
-        thread = threading.Thread(target=_serve, args=(device, content.fileno(), read, opening), name="fuse")
+        thread = threading.Thread(target=_serve, args=(device, content.fileno(), read, opening, held, deaf), name="fuse")
         try:
             options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
             if _LIBC.mount(b"flaky", os.fsencode(where), b"fuse", _MS_NOSUID | _MS_NODEV, options):
@@ -93,6 +96,8 @@ def flaky_disk(folder: Path, image: Path, read: Read, opening: int = 0) -> Itera
             try:
                 yield where / os.fsdecode(NAME)
             finally:
+                for unique in list(held):
+                    _reply(device, unique, errno.EIO)
                 # The connection ends with the mount, and with it the server's read.
                 _LIBC.umount2(os.fsencode(where), _MNT_DETACH)
                 thread.join()
@@ -101,8 +106,7 @@ def flaky_disk(folder: Path, image: Path, read: Read, opening: int = 0) -> Itera
             where.rmdir()
 
 
-def _serve(device: int, content: int, read: Read, opening: int) -> None:
-    held: set[int] = set()
+def _serve(device: int, content: int, read: Read, opening: int, held: set[int], deaf: bool) -> None:
     while True:
         try:
             request = os.read(device, _BUFFER)
@@ -118,9 +122,12 @@ def _serve(device: int, content: int, read: Read, opening: int) -> None:
             continue
         if opcode == _INTERRUPT:
             (unique,) = struct.unpack_from("<Q", body)
-            if unique in held:
+            if unique in held and not deaf:
                 held.discard(unique)
                 _reply(device, unique, errno.EINTR)
+            continue
+        if opcode == _OPEN and opening == NEVER:
+            held.add(unique)
             continue
         if opcode == _OPEN and opening:
             _reply(device, unique, opening)

@@ -4,14 +4,17 @@
 from __future__ import annotations
 
 import errno
+import os
+import signal
 import threading
 from pathlib import Path
 
+import prctl
 import pytest
 from support.commands import refusal
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
-from support.flaky_disk import blocking_from, ending_at, failing_from, flaky_disk
+from support.flaky_disk import NEVER, blocking_from, ending_at, failing_from, flaky_disk
 from support.guests import debian_disk, extlinux_disk
 
 PLACES = ("first byte", "file system", "kernel", "end of the ramdisk")
@@ -73,3 +76,25 @@ def test_disk_that_cannot_be_opened(disks: DiskFactory, kernel: DebianKernel, tm
     image = disks.build(extlinux_disk(kernel=kernel))
     with flaky_disk(tmp_path, image, failing_from(0), opening=errno.EIO) as disk:
         assert "cannot be opened: Input/output error" in refusal(tmp_path, disk, code="disk-read-error")
+
+
+def test_disk_whose_reader_cannot_be_ended(disks: DiskFactory, kernel: DebianKernel, tmp_path: Path) -> None:
+    """The kernel holds the helper in its read beyond SIGKILL; the command ends all the same."""
+    image = disks.build(extlinux_disk(kernel=kernel))
+    reached = threading.Event()
+    read = blocking_from(offset_of("kernel", image, kernel), reached)
+    prctl.set_child_subreaper(True)  # the helper outlives the command: here it can be waited for
+    try:
+        with flaky_disk(tmp_path, image, read, deaf=True) as disk:
+            assert "within 1 seconds" in refusal(tmp_path, disk, "--timeout", "1", code="timed-out")
+            assert reached.is_set()
+        _, status = os.waitpid(-1, 0)
+        assert os.WTERMSIG(status) == signal.SIGKILL
+    finally:
+        prctl.set_child_subreaper(False)
+
+
+def test_disk_whose_opening_is_not_answered(disks: DiskFactory, kernel: DebianKernel, tmp_path: Path) -> None:
+    image = disks.build(extlinux_disk(kernel=kernel))
+    with flaky_disk(tmp_path, image, failing_from(0), opening=NEVER) as disk:
+        assert "within 1 seconds" in refusal(tmp_path, disk, "--timeout", "1", code="timed-out")
