@@ -87,7 +87,9 @@ def flaky_disk(folder: Path, image: Path, read: Read, opening: int = 0, deaf: bo
     except OSError:
         pytest.skip("this machine has no /dev/fuse")
     with image.open("rb") as content:
-        thread = threading.Thread(target=_serve, args=(device, content.fileno(), read, opening, held, deaf), name="fuse")
+        thread = threading.Thread(
+            target=_serve, args=(device, content.fileno(), read, opening, held, deaf), name="fuse"
+        )
         try:
             options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
             if _LIBC.mount(b"flaky", os.fsencode(where), b"fuse", _MS_NOSUID | _MS_NODEV, options):
