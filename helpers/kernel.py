@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
 
 import prctl
@@ -17,7 +16,7 @@ import prctl
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
-MACHINE = platform.machine()
+MACHINE = os.uname().machine
 _NUMBERS = {
     "x86_64": {"pivot_root": 155, "seccomp": 317, "capset": 126},
     "aarch64": {"pivot_root": 41, "seccomp": 277, "capset": 91},

@@ -13,7 +13,6 @@ import errno
 import gc
 import os
 import resource
-import select
 import signal
 import socket
 import sys
@@ -39,7 +38,6 @@ from domward.protocol.messages import (
 
 from . import bootloader, datacopier, kernel, pty, seccomp
 from .confinement import Host, StepError, confine, namespaces, prepare_roots
-from .reader import layouts
 
 CHANNEL_FD = 3
 
@@ -51,6 +49,9 @@ _RUN: dict[HelperKind, Callable[[Channel], int]] = {
     HelperKind.DATACOPIER: datacopier.run,
     HelperKind.BOOTLOADER: bootloader.run,
 }
+
+# Address space, never touched, that a helper gives up to say that it has run out: some of the interpreter's arenas.
+_RESERVE_BYTES = 4 * limits.MIB
 
 _KEPT_CAPABILITIES = frozenset(
     {kernel.CAP_SETGID, kernel.CAP_SETUID, kernel.CAP_SETPCAP, kernel.CAP_SYS_ADMIN}  # what confining a child takes
@@ -71,10 +72,6 @@ def main() -> int:
         channel.send(StepFailed(step="launcher-start", errno=error.errno or 0))
         return EXIT_FAILED
     channel.send(LauncherReady(landlock_abi=host.landlock_abi, missing=host.missing))
-    if not select.select([channel], [], [], 0)[0]:
-        # Nobody waits yet: the next helpers find this done, while one that is waited for does only what it needs.
-        layouts.load_all()
-        _freeze()
     while True:
         received = channel.receive((Spawn,))
         if received is None:
@@ -110,14 +107,10 @@ def _prepare() -> Host:
         kernel.set_no_new_privs()
     except OSError as error:
         raise StepError("launcher-capabilities", error.errno or 0) from error
-    _freeze()
-    return Host(landlock_abi, tuple(missing), filters)
-
-
-def _freeze() -> None:
-    """Takes all that is there now out of the collector's sight, so that helpers do not copy it by looking at it."""
+    # All that is there now goes out of the collector's sight, so that helpers do not copy it by looking at it.
     gc.collect()
     gc.freeze()
+    return Host(landlock_abi, tuple(missing), filters)
 
 
 def _spawn(channel: Channel, received: Received, host: Host) -> None:
@@ -163,9 +156,11 @@ def _helper(request: Spawn, number: int, host: Host) -> NoReturn:
 
 
 def _work(kind: HelperKind, channel: Channel) -> int:
+    reserve = bytearray(_RESERVE_BYTES)
     try:
         return _RUN[kind](channel)
     except MemoryError:
+        del reserve
         channel.send(Failed(what="The helper ran out of memory.", errno=errno.ENOMEM))
     except OSError as error:
         channel.send(Failed(what=f"A system call failed: {error.strerror}.", errno=error.errno or 0))

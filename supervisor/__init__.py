@@ -14,7 +14,8 @@ The library, in full::
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False  # what type checkers take for true, without the cost of loading `typing`
 
 if TYPE_CHECKING:
     from .bootloader import BootRequest, BootResult, InspectResult
@@ -49,7 +50,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_HOMES[name]}", __name__), name)

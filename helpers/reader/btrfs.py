@@ -2,7 +2,7 @@
 """btrfs on one device: its chunks, trees, subvolumes and files.
 
 Source of the facts: the btrfs documentation, "On-disk format", and Linux' include/uapi/linux/btrfs_tree.h. The
-superblock and its items are read by the layouts in `layouts`. The walk over trees is our own: dissect.btrfs
+superblock and its items are read by `layouts`. The walk over trees is our own: dissect.btrfs
 follows a node to itself for ever, unpacks compressed extents without a limit, and reads reserved extents as
 holes without their length. Check sums and the log tree are not looked at.
 """
@@ -13,8 +13,6 @@ import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-from dissect.util.hash import crc32c
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason
@@ -96,7 +94,7 @@ class BtrfsFileSystem:
 
     def __init__(self, window: Window) -> None:
         self._window = window
-        sb = layouts.btrfs().btrfs_super_block(window.read(4096, _SUPERBLOCK))
+        sb = layouts.BTRFS_SUPER_BLOCK(window.read(4096, _SUPERBLOCK))
         if unknown := sb.incompat_flags & ~_KNOWN_FEATURES:
             raise DiskError(DiskReason.NO_FILESYSTEM, f"the btrfs file system has unknown features (mask {unknown:#x})")
         if not (
@@ -302,8 +300,8 @@ class BtrfsFileSystem:
     def _node(self, tree: _Root, number: int) -> BtrfsNode:
         key = (number, _INODE_ITEM, 0)
         for _, data in self._items(tree, key, key):
-            inode = layouts.btrfs().btrfs_inode_item(data)
-            return BtrfsNode(_TYPES.get(inode.mode >> 12, NodeType.OTHER), int(inode.size), number, tree)
+            inode = layouts.BTRFS_INODE_ITEM(data)
+            return BtrfsNode(_TYPES.get(inode.mode >> 12, NodeType.OTHER), inode.size, number, tree)
         raise _corrupt(f"it has no inode {number} where it says")
 
     def _dir_entries(self, data: bytes) -> Iterator[tuple[bytes, Key]]:
@@ -359,9 +357,22 @@ class BtrfsFileSystem:
         return cached[1], cached[2]
 
 
+def _crc32c_of(byte: int) -> int:
+    """One entry of the table for CRC-32C (Castagnoli), whose reversed polynomial is 0x82F63B78."""
+    for _ in range(8):
+        byte = byte >> 1 ^ (0x82F6_3B78 if byte & 1 else 0)
+    return byte
+
+
+_CRC32C = tuple(map(_crc32c_of, range(256)))
+
+
 def _name_hash(name: bytes) -> int:
     """btrfs' hash of a name: CRC-32C from ~1, without the final inversion."""
-    return int(crc32c.update(1, name)) ^ 0xFFFF_FFFF
+    register = 0xFFFF_FFFE
+    for byte in name:
+        register = _CRC32C[(register ^ byte) & 0xFF] ^ register >> 8
+    return register
 
 
 def _is_power_of_2(value: int, low: int, high: int) -> bool:

@@ -2,7 +2,7 @@
 """ext2, ext3 and ext4.
 
 Source of the facts: Linux' Documentation/filesystems/ext4. Superblock, group descriptors and inodes are read by the
-layouts in `layouts`. The walks over extents, block maps and folders are our own: dissect.extfs puts the data
+`layouts`. The walks over extents, block maps and folders are our own: dissect.extfs puts the data
 after a hole that is followed by unwritten blocks at the wrong place, stops at 60 bytes of inline data, misses a
 folder's last entry and the last inode, and bounds no tree. The journal is not replayed, as GRUB does not.
 """
@@ -73,7 +73,7 @@ class ExtFileSystem:
 
     def __init__(self, window: Window) -> None:
         self._window = window
-        sb = layouts.ext().ext4_super_block(window.read(1024, 1024))
+        sb = layouts.EXT4_SUPER_BLOCK(window.read(1024, 1024))
         if sb.s_feature_incompat & ~_KNOWN_FEATURES:
             unknown = sb.s_feature_incompat & ~_KNOWN_FEATURES
             raise DiskError(DiskReason.NO_FILESYSTEM, f"the ext file system has unknown features (mask {unknown:#x})")
@@ -97,7 +97,7 @@ class ExtFileSystem:
         self._blocks_per_group: int = sb.s_blocks_per_group
         self._first_meta_bg = sb.s_first_meta_bg if sb.s_feature_incompat & _META_BG else None
         self._sparse = bool(sb.s_feature_ro_compat & _SPARSE_SUPER)
-        self._backups = tuple(sb.s_backup_bgs) if sb.s_feature_compat & _SPARSE_SUPER2 else None
+        self._backups = (sb.s_backup_bgs_0, sb.s_backup_bgs_1) if sb.s_feature_compat & _SPARSE_SUPER2 else None
         self.uuid = format_uuid(sb.s_uuid)
         self.label: bytes = sb.s_volume_name.split(b"\0")[0]
 
@@ -143,12 +143,12 @@ class ExtFileSystem:
         group, index = divmod(number - 1, self._per_group)
         descriptor = self._window.read(self._descriptor, self._descriptor_offset(group))
         if self._descriptor >= 64:
-            layout = layouts.ext().ext4_group_desc(descriptor)
+            layout = layouts.EXT4_GROUP_DESC(descriptor)
             table = layout.bg_inode_table_lo | layout.bg_inode_table_hi << 32
         else:
-            table = layouts.ext().ext2_group_desc(descriptor).bg_inode_table_lo
+            table = layouts.EXT2_GROUP_DESC(descriptor).bg_inode_table_lo
         raw = self._window.read(self._inode_size, table * self._block + index * self._inode_size)
-        inode = layouts.ext().ext4_inode(raw.ljust(288, b"\0"))  # the layout wants 128 bytes after the last field
+        inode = layouts.EXT4_INODE(raw.ljust(layouts.EXT4_INODE.size, b"\0"))  # old inodes have 128 bytes
         kind = _TYPES.get(inode.i_mode >> 12, NodeType.OTHER)
         size = inode.i_size_lo | (inode.i_size_high << 32 if kind is NodeType.FILE else 0)
         tail = raw[128 + inode.i_extra_isize :] if self._inode_size > 128 else b""

@@ -47,8 +47,8 @@ class FatFileSystem:
     def __init__(self, window: Window) -> None:
         self._window = window
         untrusted_sector = window.read(512, 0)
-        bpb = layouts.fat().Bpb(untrusted_sector[:36])
-        wide = layouts.fat().Bpb32(untrusted_sector[36:])
+        bpb = layouts.BPB(untrusted_sector[:36])
+        wide = layouts.BPB32(untrusted_sector[36:])
         self._sector: int = bpb.BPB_BytsPerSec
         self._cluster: int = bpb.BPB_BytsPerSec * bpb.BPB_SecPerClus
         table_sectors = bpb.BPB_FATSz16 or wide.BPB_FATSz32
@@ -66,9 +66,9 @@ class FatFileSystem:
         self._root_cluster: int = wide.BPB_RootClus if self._bits == 32 else 0
         self._last_folder: tuple[int, dict[str, FatNode]] | None = None
         self._slices: dict[int, tuple[int, ...]] = {}
-        narrow = wide if self._bits == 32 else layouts.fat().Bpb16(untrusted_sector[36:])
+        narrow = wide if self._bits == 32 else layouts.BPB16(untrusted_sector[36:])
         self.uuid = f"{narrow.BS_VolID >> 16:04X}-{narrow.BS_VolID & 0xFFFF:04X}"
-        self.label: bytes = self._root_label() or bytes(narrow.BS_VolLab).rstrip(b" \0").replace(b"NO NAME", b"")
+        self.label: bytes = self._root_label() or narrow.BS_VolLab.rstrip(b" \0").replace(b"NO NAME", b"")
 
     def root(self) -> FatNode:
         """The root folder."""
@@ -194,8 +194,8 @@ def is_fat(untrusted_sector: bytes) -> bool:
     """Whether a volume's first sector is FAT's: it has no magic number, so every field must be plausible."""
     if len(untrusted_sector) < 512 or untrusted_sector[0] not in (0xEB, 0xE9):
         return False
-    bpb = layouts.fat().Bpb(untrusted_sector[:36])
-    table_sectors = bpb.BPB_FATSz16 or layouts.fat().Bpb32(untrusted_sector[36:]).BPB_FATSz32
+    bpb = layouts.BPB(untrusted_sector[:36])
+    table_sectors = bpb.BPB_FATSz16 or layouts.BPB32(untrusted_sector[36:]).BPB_FATSz32
     return bool(
         bpb.BPB_BytsPerSec in (512, 1024, 2048, 4096)
         and bpb.BPB_SecPerClus in (1, 2, 4, 8, 16, 32, 64, 128)

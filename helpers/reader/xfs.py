@@ -2,7 +2,7 @@
 """XFS, version 5 (the only one that mkfs.xfs has made since 2015).
 
 Source of the facts: "XFS Algorithms & Data Structures" and Linux' fs/xfs/libxfs/xfs_format.h, xfs_da_format.h.
-Superblock and inodes are read by the layouts in `layouts`. The walks are our own: dissect.xfs delivers the stale
+Superblock and inodes are read by `layouts`. The walks are our own: dissect.xfs delivers the stale
 bytes of unwritten extents, takes folder blocks and file system blocks for the same, and bounds no tree. Neither the
 log is replayed (GRUB does not either) nor check sums looked at; each inode's own number is.
 """
@@ -54,7 +54,7 @@ class XfsFileSystem:
 
     def __init__(self, window: Window) -> None:
         self._window = window
-        sb = layouts.xfs().xfs_sb(window.read(512, 0))
+        sb = layouts.XFS_SB(window.read(512, 0))
         if sb.sb_versionnum & 0xF != 5:
             raise DiskError(
                 DiskReason.NO_FILESYSTEM, f"the XFS file system has version {sb.sb_versionnum & 0xF}, not 5"
@@ -132,7 +132,7 @@ class XfsFileSystem:
         group, index = number >> in_group, number & ((1 << in_group) - 1)
         block, slot = index >> self._per_block_log, index & ((1 << self._per_block_log) - 1)
         raw = self._window.read(self._inode_size, self._offset(group, block, 1) + slot * self._inode_size)
-        inode = layouts.xfs().xfs_dinode(raw)
+        inode = layouts.XFS_DINODE(raw)
         if inode.di_magic != 0x494E or inode.di_version != 3 or inode.di_ino != number:
             raise _corrupt(f"it has no inode {number} where it says")
         if inode.di_flags & _REALTIME:
@@ -140,7 +140,7 @@ class XfsFileSystem:
         count = inode.di_big_nextents if inode.di_flags2 & _LARGE_COUNTS else inode.di_big_anextents
         fork = raw[_CORE : _CORE + inode.di_forkoff * 8] if inode.di_forkoff else raw[_CORE:]
         kind = _TYPES.get(inode.di_mode >> 12, NodeType.OTHER)
-        return XfsNode(kind, int(inode.di_size), number, inode.di_format, count, fork)
+        return XfsNode(kind, inode.di_size, number, inode.di_format, count, fork)
 
     def _offset(self, group: int, block: int, count: int) -> int:
         """The byte on the volume of `count` blocks from `block` of an allocation group."""
