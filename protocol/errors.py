@@ -24,14 +24,7 @@ from __future__ import annotations
 
 import enum
 
-
-def printable(text: object) -> str:
-    """`text` as a single line that cannot drive a terminal: all but printable ASCII becomes \\xNN or \\uNNNN."""
-    if isinstance(text, bytes):
-        return "".join(chr(b) if 0x20 <= b < 0x7F else f"\\x{b:02x}" for b in text)
-    return "".join(
-        c if " " <= c <= "~" else (f"\\x{ord(c):02x}" if ord(c) < 0x100 else f"\\u{ord(c):04x}") for c in str(text)
-    )
+from .text import printable as printable  # who raises errors gets it from here as well
 
 
 class DomwardError(Exception):

@@ -46,10 +46,14 @@ HELPER_ADDRESS_SPACE = 1 * GIB  # bytes: RLIMIT_AS
 HELPER_CPU = 60  # seconds: RLIMIT_CPU
 HELPER_FDS = 32  # fds: RLIMIT_NOFILE
 LOG_BYTES = 1 * MIB  # bytes: console log of one operation
+LOGS_KEPT = 10  # files: console logs in one directory; the oldest go
+REMOVED_DEPTH = 64  # levels of a tree that is removed: one fd each is open meanwhile
 PTYS = 4  # ptys in one request: two fds each, MESSAGE_FDS in all
 
 # --- time -------------------------------------------------------------------------------------------------------
 WALL_SECONDS = 120.0  # seconds: a whole operation
 TERM_GRACE_SECONDS = 1.0  # seconds between SIGTERM and SIGKILL
 KILL_SECONDS = 5.0  # seconds after SIGKILL: longer, and the kernel holds the process in a wait that nothing ends
+LAUNCHER_DEATHS = 5  # deaths of launchers within the next line's time: it is no accident then, and another dies as well
+LAUNCHER_DEATH_SECONDS = 60.0  # seconds: five starts take less than one, so what dies at once is seen in any case
 START_SECONDS = 10.0  # seconds: a launcher or helper to its first message

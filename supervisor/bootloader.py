@@ -16,7 +16,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
-from domward.protocol import limits
 from domward.protocol.errors import DiskError, OperationCancelled, ProtocolViolation, UsageError, printable
 from domward.protocol.fds import Fd
 from domward.protocol.messages import (
@@ -36,9 +35,11 @@ from domward.protocol.messages import (
     VolumeFound,
 )
 
+from . import arguments
 from .disks import check_disk
 from .helper import Helper, HelperHost
 from .helper_states import HelperState
+from .logs import open_log
 from .opening import open_disk_in_thread
 from .operations import Operation
 from .ptys import open_ptys
@@ -70,12 +71,10 @@ class BootRequest:
     def __post_init__(self) -> None:
         if not isinstance(self.disk, Path | Fd):
             raise UsageError(f"disk must be a Path or an Fd, not {type(self.disk).__name__}.")
-        for name, longest in (("entry", limits.TITLE_BYTES), ("args", limits.CMDLINE_BYTES)):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, bytes) or len(value) > longest):
-                raise UsageError(f"{name} must be at most {longest} bytes.")
-        if self.args is not None and any(byte < 0x20 or byte == 0x7F for byte in self.args):
-            raise UsageError("args must not contain control characters.")
+        if self.entry is not None:
+            arguments.entry(self.entry)
+        if self.args is not None:
+            arguments.kernel_arguments(self.args)
         if self.image_format not in (None, *IMAGE_FORMATS):
             raise UsageError(f"image_format must be one of {', '.join(IMAGE_FORMATS)}, not {self.image_format!r}.")
         if self.menu_timeout is not None and not 0 <= self.menu_timeout <= 86_400:
@@ -84,7 +83,10 @@ class BootRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootResult:
-    """What boots. The memfds are the receiver's; `close` closes them. `log` is what the console showed."""
+    """What boots. The memfds are the receiver's; `close` closes them. `log` is what the console showed.
+
+    `log_path` is where that is kept, with a `Config.log_directory`.
+    """
 
     operation: str
     title: bytes
@@ -94,6 +96,7 @@ class BootResult:
     ramdisk: SealedFile | None
     helpers: tuple[Verified, ...]
     log: bytes = b""
+    log_path: Path | None = None
 
     def close(self) -> None:
         """Closes the kernel and the ramdisk."""
@@ -159,6 +162,7 @@ class BootloaderOperations:
             else None,
             helpers=session.verified(),
             log=log,
+            log_path=session.log_path,
         )
 
     async def inspect(
@@ -266,6 +270,7 @@ class _Session:
         self._host = host
         self._helpers: list[Helper] = []
         self._relay: Relay | None = None
+        self.log_path: Path | None = None
         self._relay_end: asyncio.Task[Copied] | None = None
 
     def verified(self) -> tuple[Verified, ...]:
@@ -283,11 +288,16 @@ class _Session:
         """Pty and relay; returns the slave for the bootloader."""
         self._operation.report("console")
         scope = self._operation.scope
+        directory, log = self._host.config.log_directory, None
+        if directory is not None:
+            kept = open_log(directory, self._operation.id)
+            scope.callback(kept.close)
+            self.log_path, log = kept.path, kept.fd
         (pty,) = await open_ptys(self._host, self._operation.id, 1, console.columns, console.rows)
         scope.callback(pty.close)
         self._relay = Relay(self._host, self._operation.id)
         scope.push_async_callback(self._relay.close)
-        await self._relay.start(pty.master, console)
+        await self._relay.start(pty.master, console, log)
         pty.master.close()  # the relay has its own: its last reader must be able to see a hang-up
         self._helpers.append(self._relay.helper)
         self._relay_end = asyncio.create_task(self._relay.wait())

@@ -11,7 +11,6 @@ import argparse
 import asyncio
 import contextlib
 import logging
-import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -27,23 +26,23 @@ from domward.protocol.errors import (
     UsageError,
     printable,
 )
+from domward.protocol.text import readable_rows
 
-from . import interrupts, report
+from . import arguments, interrupts, report
 from .bootloader import IMAGE_FORMATS, BootRequest, BootResult, InspectResult
 from .config import Budgets, Config
 from .delivery import deliver, output_folder
 from .doctor import diagnose
 from .launcher_process import LauncherProcess
+from .logs import read_log
 from .operations import Operation
 from .relay import Console
-from .streams import print_error, print_result
+from .streams import print_error, print_raw, print_result
 from .supervisor import Supervisor
 from .terminal import ProgressLine, raw_console
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
-
-_LONGEST_TIMEOUT = 86_400.0
 
 ResultT = TypeVar("ResultT")
 
@@ -123,10 +122,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--args", metavar="STR", help="kernel arguments in place of the entry's")
     run.add_argument("--output-dir", metavar="DIR", type=Path, help="write kernel, ramdisk and args there")
     run.add_argument("--interactive", action="store_true", help="show the boot menu on this terminal")
+    run.add_argument("--log-dir", metavar="DIR", type=Path, help="keep a log there of what --interactive showed")
 
     inspect = commands.add_parser("inspect", help="list what could boot, and why the rest cannot", allow_abbrev=False)
     inspect.set_defaults(action=_inspect)
     _add_common(inspect)
+
+    log = commands.add_parser("log", help="show a log of --log-dir", allow_abbrev=False)
+    log.set_defaults(action=_log)
+    log.add_argument("file", metavar="FILE", type=Path, help="the log")
+    log.add_argument("--raw", action="store_true", help="give every byte as it came; a terminal may obey them")
 
     doctor = commands.add_parser("doctor", help="report which layers of confinement this host has", allow_abbrev=False)
     doctor.set_defaults(action=_doctor)
@@ -144,11 +149,8 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = 0.0
-    if not 0 < seconds <= _LONGEST_TIMEOUT:
+    seconds = arguments.seconds(text)
+    if seconds is None:
         raise argparse.ArgumentTypeError(f"{printable(text)} is not a number of seconds above 0, up to 86400")
     return seconds
 
@@ -158,16 +160,19 @@ def _run(options: argparse.Namespace) -> int:
         raise UsageError(
             f"There is no bootloader {printable(options.bootloader)} in this version.", advice="Use 'builtin'."
         )
+    if options.log_dir is not None and not options.interactive:
+        raise UsageError("--log-dir keeps what --interactive shows.", advice="Give both, or neither.")
+    config = _config(options)
     request = BootRequest(
         disk=options.disk,
-        entry=None if options.entry is None else os.fsencode(options.entry),
-        args=None if options.args is None else os.fsencode(options.args),
+        entry=None if options.entry is None else arguments.as_bytes(options.entry),
+        args=None if options.args is None else arguments.as_bytes(options.args),
         image_format=options.format,
     )
     with ExitStack() as stack:
         # Opened first: a folder that cannot be used is found before any work, not after.
         folder = stack.enter_context(output_folder(options.output_dir)) if options.output_dir else None
-        result = interrupts.run(_boot(options, request))
+        result = interrupts.run(_boot(options, config, request))
         stack.callback(result.close)
         delivered = deliver(result, folder, options.output_dir) if folder else None
         stack.pop_all().close()  # what was delivered stays, also where it cannot be printed
@@ -178,8 +183,8 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _boot(options: argparse.Namespace, request: BootRequest) -> BootResult:
-    async with Supervisor(_config(options), options.process) as supervisor:
+async def _boot(options: argparse.Namespace, config: Config, request: BootRequest) -> BootResult:
+    async with Supervisor(config, options.process) as supervisor:
         with ExitStack() as stack:
             if options.interactive:
                 console: Console = stack.enter_context(raw_console())
@@ -213,8 +218,19 @@ def _doctor(options: argparse.Namespace) -> int:
     return diagnosis.error.exit_code
 
 
+def _log(options: argparse.Namespace) -> int:
+    if options.raw:
+        print_raw(read_log(options.file))
+    else:
+        print_result(readable_rows(read_log(options.file)))
+    return 0
+
+
 def _config(options: argparse.Namespace) -> Config:
-    return Config(budgets=Budgets(wall_seconds=options.timeout))
+    kept = getattr(options, "log_dir", None)
+    return Config(
+        budgets=Budgets(wall_seconds=options.timeout), log_directory=None if kept is None else Path.cwd() / kept
+    )
 
 
 async def _watched(operation: Operation[ResultT], *, quiet: bool) -> ResultT:

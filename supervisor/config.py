@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from domward.protocol import limits
 from domward.protocol.errors import UsageError
@@ -51,7 +52,7 @@ class Config:
     here: without one of them that is not named, an operation is refused. `absent_layers` are treated as if this
     kernel lacked them: they are not put on, so each must be optional as well for anything to run.
     `identify_by_pidfd` False does without SO_PASSPIDFD, and `exit_info_from_pidfd` False without PIDFD_GET_INFO, as on
-    kernels before 6.5 and 6.15.
+    kernels before 6.5 and 6.15. `log_directory` is where what consoles showed is kept (see `logs`); None keeps nothing.
     """
 
     uid_base: int = 1_900_000_000
@@ -61,6 +62,7 @@ class Config:
     absent_layers: frozenset[Layer] = frozenset()
     identify_by_pidfd: bool = True
     exit_info_from_pidfd: bool = True
+    log_directory: Path | None = None
     state_directory: Path = paths.STATE_DIRECTORY
     python: Path = paths.PYTHON
 
@@ -73,6 +75,24 @@ class Config:
         for name in ("optional_layers", "absent_layers"):
             if not all(isinstance(layer, Layer) for layer in getattr(self, name)):
                 raise UsageError(f"{name} must hold members of Layer.")
-        for name in ("state_directory", "python"):
-            if not isinstance(getattr(self, name), Path) or not getattr(self, name).is_absolute():
+            object.__setattr__(self, name, frozenset(getattr(self, name)))  # a set of the caller's could change later
+        for name in ("log_directory", "state_directory", "python"):
+            value = getattr(self, name)
+            if value is None and name == "log_directory":
+                continue
+            if not isinstance(value, Path) or not value.is_absolute():
                 raise UsageError(f"{name} must be an absolute Path.")
+
+    def completed(self) -> dict[str, Any]:
+        """Every setting as operations use it, in plain values for a record or for JSON."""
+        found: dict[str, Any] = {}
+        for setting in fields(self):
+            value = getattr(self, setting.name)
+            if isinstance(value, Budgets):
+                value = {budget.name: getattr(value, budget.name) for budget in fields(value)}
+            elif isinstance(value, frozenset):
+                value = sorted(layer.value for layer in value)
+            elif isinstance(value, Path):
+                value = str(value)
+            found[setting.name] = value
+        return found

@@ -1,18 +1,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Puts a result into a folder: `kernel`, `ramdisk` and `args`, each complete or not there at all.
 
-All new files are written under temporary names first and renamed only when every one of them is complete, so that a
-failure leaves what was there before. A `ramdisk` of an earlier result goes away where the new one has none.
+All new files are written in a temporary folder within it first and renamed only when every one of them is complete,
+so that a failure leaves what was there before. A `ramdisk` of an earlier result goes away where the new one has none.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import logging
 import os
 import secrets
 import stat
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,11 +24,14 @@ from domward.protocol.fds import Fd
 
 from . import interrupts
 from .bootloader import BootResult
+from .files import remove_empty_folder, remove_file, remove_tree
 from .sinks import SealedFile
 
 KERNEL, RAMDISK, ARGS = "kernel", "ramdisk", "args"
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
+
+_LOG = logging.getLogger("domward.delivery")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,24 +49,32 @@ def output_folder(folder: Path) -> Iterator[Fd]:
 
     Its parent must exist. Raises RefusedError, OperationFailed.
     """
-    made = _make(folder)
-    try:
-        with _open(folder) as fd:
-            yield fd
-    except BaseException:
-        if made:
-            with interrupts.held_off(), contextlib.suppress(OSError):
-                os.rmdir(folder)
-        raise
+    with ExitStack() as stack:
+        parent = _make(folder)
+        try:
+            if parent is not None:
+                stack.enter_context(parent)
+            with _open(folder) as fd:
+                yield fd
+        except BaseException:
+            if parent is not None:
+                with interrupts.held_off(), contextlib.suppress(OSError):  # somebody may have put something there
+                    remove_empty_folder(parent, folder.name)
+            raise
 
 
-def _make(folder: Path) -> bool:
+def _make(folder: Path) -> Fd | None:
+    """Makes `folder` and returns its parent; None where it is there already."""
     with _explained(folder):
         try:
             os.mkdir(folder, _FOLDER_MODE)
         except FileExistsError:
-            return False
-        return True
+            return None
+        try:
+            return Fd(os.open(folder.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC), "parent of the output folder")
+        except BaseException:
+            os.rmdir(folder)
+            raise
 
 
 def _open(folder: Path) -> Fd:
@@ -91,23 +104,22 @@ def _explained(folder: Path) -> Iterator[None]:
 
 def deliver(result: BootResult, folder: Fd, path: Path) -> Delivered:
     """Writes `result` into `folder`, whose name for the report is `path`. Raises OperationFailed."""
-    suffix = secrets.token_hex(8)
     contents: dict[str, SealedFile | bytes] = {KERNEL: result.kernel, ARGS: result.args}
     if result.ramdisk is not None:
         contents[RAMDISK] = result.ramdisk
-    made: list[str] = []
+    temporary = f".domward-{secrets.token_hex(8)}"
     try:
         _require_replaceable(folder)
-        for name, content in contents.items():
-            temporary = f".domward-{name}-{suffix}"
-            made.append(temporary)
-            _write(folder, temporary, content)
-        with interrupts.held_off():  # new and old files never stay side by side because of a signal
-            for name in contents:
-                os.rename(f".domward-{name}-{suffix}", name, src_dir_fd=folder.fileno(), dst_dir_fd=folder.fileno())
-            if result.ramdisk is None:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(RAMDISK, dir_fd=folder.fileno())
+        os.mkdir(temporary, _FOLDER_MODE, dir_fd=folder.fileno())
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        with Fd(os.open(temporary, flags, dir_fd=folder.fileno()), "new files") as new:
+            for name, content in contents.items():
+                _write(new, name, content)
+            with interrupts.held_off():  # new and old files never stay side by side because of a signal
+                for name in contents:
+                    os.rename(name, name, src_dir_fd=new.fileno(), dst_dir_fd=folder.fileno())
+                if result.ramdisk is None:
+                    remove_file(folder, RAMDISK)
     except OSError as error:
         raise OperationFailed(
             f"The result could not be written to {printable(str(path))}: {error.strerror}.",
@@ -115,9 +127,8 @@ def deliver(result: BootResult, folder: Fd, path: Path) -> Delivered:
         ) from error
     finally:
         with interrupts.held_off():
-            for temporary in made:
-                with contextlib.suppress(OSError):
-                    os.unlink(temporary, dir_fd=folder.fileno())
+            for left in remove_tree(folder, temporary):
+                _LOG.warning("%s/%s stays: %s", printable(str(path)), printable(left.path), left.reason)
     return Delivered(path / KERNEL, path / RAMDISK if result.ramdisk else None, path / ARGS)
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from domward.protocol.channel import Channel
 from domward.protocol.errors import ConfinementUnavailable, DomwardError
@@ -53,6 +53,7 @@ class Diagnosis:
     features: tuple[FeatureReport, ...]
     helpers: tuple[str, ...]
     problem: DomwardError | None
+    config: Config = field(default_factory=Config)
 
     @property
     def error(self) -> DomwardError | None:
@@ -96,6 +97,7 @@ async def diagnose(config: Config, process: LauncherProcess | None = None) -> Di
         features=_features(landlock_abi),
         helpers=tuple(kind.value for kind in list(HelperKind)[: len(verified)]),
         problem=problem,
+        config=config,
     )
 
 

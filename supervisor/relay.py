@@ -36,21 +36,24 @@ class Console:
 
 
 class Relay:
-    """One datacopier at work. Owns the helper and the log. `start`, then `wait`, `finish`, `close`."""
+    """One datacopier at work. `start`, then `wait`, `finish`, `close`. Owns the helper, and a log not given to it."""
 
     def __init__(self, host: HelperHost, operation: str) -> None:
         self._host = host
         self._helper = Helper(HelperKind.DATACOPIER, operation, host)
         self._log: Fd | None = None
+        self._own_log: Fd | None = None
 
     @property
     def helper(self) -> Helper:
         """The helper."""
         return self._helper
 
-    async def start(self, master: Fd, console: Console, prefix: bytes = b"") -> None:
-        """Relays between `master`, which stays the caller's, and `console`."""
-        self._log = open_sink("console log")
+    async def start(self, master: Fd, console: Console, log: Fd | None = None) -> None:
+        """Relays between `master` and `console`; both stay the caller's, and so does a `log` to append to."""
+        if log is None:
+            log = self._own_log = open_sink("console log")
+        self._log = log
         log_bytes = self._host.config.budgets.log_bytes
         await self._helper.start(log_bytes + limits.TEXT_BYTES)
         order = Copy(
@@ -58,11 +61,11 @@ class Relay:
             logged=True,
             log_bytes=log_bytes,
             limit_bytes=0,
-            prefix=prefix,
+            prefix=b"",
             filter=CopyFilter.TERMINAL,
         )
         with _copy_of(console.output) as output, _copy_of(console.input) as keys:
-            await self._helper.order(HelperState.COPYING, order, [master, output, keys, master, self._log])
+            await self._helper.order(HelperState.COPYING, order, [master, output, keys, master, log])
 
     async def wait(self) -> Copied:
         """The relay's one outcome."""
@@ -85,10 +88,10 @@ class Relay:
         return log
 
     async def close(self) -> None:
-        """Ends the helper and closes the log. Idempotent."""
+        """Ends the helper and closes a log of its own. Idempotent."""
         await self._helper.close()
-        if self._log is not None:
-            self._log.close()
+        if self._own_log is not None:
+            self._own_log.close()
 
 
 def ended_early(outcome: Copied) -> OperationCancelled | OperationFailed:

@@ -13,6 +13,7 @@ from typing import Any
 from domward.protocol import limits
 from domward.protocol.errors import DomwardError, printable
 from domward.protocol.messages import EntryFound
+from domward.protocol.text import decoded
 
 from .bootloader import BootResult, InspectResult
 from .delivery import Delivered
@@ -48,11 +49,12 @@ def run_json(result: BootResult, delivered: Delivered | None) -> dict[str, Any]:
     """The object of `domward run`."""
     return {
         "operation": result.operation,
-        "title": _text(result.title),
-        "args": _text(result.args),
+        "title": decoded(result.title),
+        "args": decoded(result.args),
         "source": result.source,
         "kernel": _file_json(result.kernel, delivered.kernel if delivered else None),
         "ramdisk": _file_json(result.ramdisk, delivered.ramdisk if delivered else None) if result.ramdisk else None,
+        "log": None if result.log_path is None else str(result.log_path),
         "helpers": [
             {
                 "pid": helper.pid,
@@ -71,6 +73,8 @@ def run_text(result: BootResult, delivered: Delivered | None) -> Iterator[str]:
     yield f"kernel   {_file_text(result.kernel)}"
     yield f"ramdisk  {_file_text(result.ramdisk) if result.ramdisk else 'none'}"
     yield f"args     {printable(result.args)}"
+    if result.log_path is not None:
+        yield f"log      {printable(str(result.log_path))}"
     if delivered is not None:
         yield f"written  {printable(str(delivered.kernel.parent))}"
 
@@ -88,7 +92,7 @@ def inspect_json(result: InspectResult) -> dict[str, Any]:
                 "size": volume.size,
                 "filesystem": volume.filesystem,
                 "uuid": volume.uuid,
-                "label": _text(volume.label),
+                "label": decoded(volume.label),
             }
             for volume in result.volumes
         ],
@@ -98,14 +102,14 @@ def inspect_json(result: InspectResult) -> dict[str, Any]:
         "entries": [
             {
                 "index": entry.index,
-                "title": _text(entry.title),
-                "submenus": [_text(title) for title in entry.submenus],
-                "id": _text(entry.identifier),
-                "kernel": _text(entry.kernel) if entry.kernel else None,
+                "title": decoded(entry.title),
+                "submenus": [decoded(title) for title in entry.submenus],
+                "id": decoded(entry.identifier),
+                "kernel": decoded(entry.kernel) if entry.kernel else None,
                 "kernel_bytes": entry.kernel_bytes,
-                "initrds": [_text(path) for path in entry.initrds],
+                "initrds": [decoded(path) for path in entry.initrds],
                 "ramdisk_bytes": entry.ramdisk_bytes,
-                "args": _text(entry.args),
+                "args": decoded(entry.args),
                 "problem": entry.problem or None,
             }
             for entry in result.entries
@@ -167,6 +171,7 @@ def doctor_json(diagnosis: Diagnosis) -> dict[str, Any]:
         ],
         "helpers": list(diagnosis.helpers),
         "problem": error_json(diagnosis.problem)["error"] if diagnosis.problem else None,
+        "config": diagnosis.config.completed(),
     }
 
 
@@ -196,7 +201,3 @@ def _size(count: int) -> str:
         if count >= unit:
             return f"{count / unit:.1f} {name}"
     return f"{count} bytes"
-
-
-def _text(untrusted: bytes) -> str:
-    return untrusted.decode("utf-8", "surrogateescape")

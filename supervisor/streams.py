@@ -35,6 +35,20 @@ def print_result(lines: Iterable[str]) -> None:
         raise OperationFailed(f"The result could not be written to standard output: {error.strerror}.") from error
 
 
+def print_raw(chunks: Iterable[bytes]) -> None:
+    """Writes `chunks` to standard output as they are. Raises OperationFailed."""
+    try:
+        if sys.stdout is None:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+        for chunk in chunks:
+            sys.stdout.buffer.write(chunk)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        if sys.stdout is not None:
+            _give_up(sys.stdout.fileno())
+        raise OperationFailed(f"The result could not be written to standard output: {error.strerror}.") from error
+
+
 def print_error(line: str) -> None:
     """Writes `line` to standard error, if that can be had."""
     if sys.stderr is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason, printable
+from domward.protocol.text import has_control
 
 from .config_budget import ConfigBudget
 from .interface import BootEntry, FileRef, Tree
@@ -81,7 +82,7 @@ def args_fault(untrusted_args: bytes) -> str:
     """
     if len(untrusted_args) > limits.TEXT_BYTES:
         return f"its arguments are {len(untrusted_args)} bytes, more than {limits.CMDLINE_BYTES}"
-    if any(byte < 0x20 or byte == 0x7F for byte in untrusted_args):
+    if has_control(untrusted_args):
         return "its arguments hold control characters"
     return ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason, printable
+from domward.protocol.text import has_control
 
 from .grub_menu import split_entry_path
 from .interface import BootEntry, BootMenu
@@ -57,7 +58,7 @@ def check_args(args: bytes) -> None:
             DiskReason.ARGS_INVALID,
             f"the kernel's arguments are {len(args)} bytes; Xen takes at most {limits.CMDLINE_BYTES}",
         )
-    if any(byte < 0x20 or byte == 0x7F for byte in args):
+    if has_control(args):
         raise DiskError(DiskReason.ARGS_INVALID, "the kernel's arguments hold control characters")
 
 
