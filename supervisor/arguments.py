@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Argument vectors: every value that a command line or a caller gives goes through here, once.
+
+Words come in as Python decoded them and leave as the very bytes that were given, in any locale; numbers are ASCII
+digits and nothing else: no sign, no underscore, no exponent, no digits of other scripts.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+
+from domward.protocol import limits
+from domward.protocol.errors import UsageError
+from domward.protocol.text import has_control
+
+LONGEST_TIMEOUT = 86_400.0  # seconds
+
+_SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
+
+
+def as_bytes(word: str) -> bytes:
+    """The bytes of a word of the command line, exactly as they were given. Raises UsageError."""
+    try:
+        return os.fsencode(word)  # the inverse of how Python decoded it
+    except UnicodeEncodeError:
+        raise UsageError("A word of the command line is not text that could have been given there.") from None
+
+
+def entry(value: object) -> bytes:
+    """A boot entry's number, title, id or "submenu>title", at most limits.TITLE_BYTES. Raises UsageError."""
+    return _bytes("entry", value, limits.TITLE_BYTES)
+
+
+def kernel_arguments(value: object) -> bytes:
+    """A guest's command line: at most limits.CMDLINE_BYTES, no control characters. Raises UsageError."""
+    found = _bytes("args", value, limits.CMDLINE_BYTES)
+    if has_control(found):
+        raise UsageError("args must not contain control characters.")
+    return found
+
+
+def seconds(word: str) -> float | None:
+    """A time-out above 0 and up to LONGEST_TIMEOUT; None for anything else."""
+    found = float(word) if _SECONDS.fullmatch(word) else 0.0
+    return found if 0 < found <= LONGEST_TIMEOUT else None
+
+
+def _bytes(name: str, value: object, longest: int) -> bytes:
+    if not isinstance(value, bytes) or len(value) > longest:
+        raise UsageError(f"{name} must be at most {longest} bytes.")
+    return value
