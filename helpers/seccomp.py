@@ -29,14 +29,14 @@ from .syscall_numbers import AUDIT_ARCHITECTURES, NUMBERS
 #: Names that conditions may use, from the kernel's headers; the same on every machine that NUMBERS knows.
 CONSTANTS = {
     "PROT_EXEC": 0x4,
+    "O_RDWR_NOCTTY_CLOEXEC": 0x80102,
     "AT_EMPTY_PATH": 0x1000,
-    "F_GETFD": 1,
     "F_GETFL": 3,
     "F_DUPFD_CLOEXEC": 1030,
     "TCGETS": 0x5401,
     "TCSETS": 0x5402,
-    "TCSETSW": 0x5403,
-    "TCSETSF": 0x5404,
+    "TCGETS2": 0x802C542A,
+    "TCSETS2": 0x402C542B,
     "TIOCSWINSZ": 0x5414,
     "TIOCSPTLCK": 0x40045431,
     "TIOCGPTPEER": 0x5441,

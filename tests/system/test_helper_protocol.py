@@ -166,9 +166,31 @@ def test_ignoring_term_ends_with_kill(tmp_path: Path, disk: Path) -> None:
 
 def test_running_out_of_memory_is_told_and_is_the_hosts_error(tmp_path: Path, disk: Path) -> None:
     body = "order(channel); kept = [bytearray(1 << 24) for _ in range(1000)]"
-    error = boot(helper(tmp_path, HelperKind.BOOTLOADER, body), disk)
-    assert isinstance(error, OperationFailed)
+    budgets = Budgets(helper_address_space=256 << 20)
+    error = boot(helper(tmp_path, HelperKind.BOOTLOADER, body, budgets), disk)
+    assert isinstance(error, OperationFailed), error
     assert "out of memory" in error.sentence
+
+
+def test_too_little_memory_to_begin_with_is_told_as_well(
+    tmp_path: Path, disks: DiskFactory, kernel: DebianKernel
+) -> None:
+    image = disks.build(debian_disk("xfs", kernel=kernel))
+    errors = {}
+
+    async def main(mebibytes: int) -> None:
+        budgets = Budgets(helper_address_space=mebibytes << 20)
+        async with Supervisor(Config(budgets=budgets)) as supervisor:
+            try:
+                (await supervisor.run_bootloader(BootRequest(disk=image))).close()
+            except DomwardError as error:
+                errors[mebibytes] = error
+
+    for mebibytes in range(1, 120, 8):
+        asyncio.run(main(mebibytes))
+    assert errors
+    assert all(isinstance(error, OperationFailed | HelperDied) for error in errors.values())
+    assert {error.exit_code for error in errors.values()} <= {1, 6}
 
 
 def test_a_system_call_that_fails_is_told_with_its_reason(tmp_path: Path, disk: Path) -> None:

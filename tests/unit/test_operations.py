@@ -55,6 +55,10 @@ async def until(operation: Operation[str], state: OperationState) -> None:
         await asyncio.sleep(0)
 
 
+def state(operation: Operation[str]) -> OperationState:
+    return operation.state
+
+
 def test_an_operation_from_start_to_result() -> None:
     async def main() -> None:
         async def body(operation: Operation[str]) -> str:
@@ -66,7 +70,7 @@ def test_an_operation_from_start_to_result() -> None:
             return "result"
 
         watched = Watched(body)
-        assert watched.operation.state is OperationState.NEW
+        assert state(watched.operation) is OperationState.NEW
         assert await watched.operation.complete() == "result"
         await asyncio.sleep(0)
         assert watched.seen == ["one", "two", "released second", "released first", "done done"]
@@ -78,10 +82,10 @@ def test_a_body_that_ends_at_once_completes_after_start_returned() -> None:
     async def main() -> None:
         watched = Watched(result)
         watched.operation.start()
-        assert watched.operation.state is OperationState.RUNNING
+        assert state(watched.operation) is OperationState.RUNNING
         assert watched.seen == []
         assert await watched.operation.wait() == "result"
-        assert watched.operation.state is OperationState.DONE
+        assert state(watched.operation) is OperationState.DONE
 
     run(main())
 
@@ -151,7 +155,7 @@ def test_cancelled_right_after_the_start_it_is_cancelled_once() -> None:
         await asyncio.sleep(0)
         assert watched.seen == ["done done"]
         watched.operation.cancel()
-        assert watched.operation.state is OperationState.DONE
+        assert state(watched.operation) is OperationState.DONE
 
     run(main())
 
@@ -214,7 +218,7 @@ def test_several_waiters_get_the_same_and_one_that_leaves_disturbs_nobody() -> N
         await asyncio.sleep(0)
         waiters[1].cancel()
         await asyncio.sleep(0)
-        assert operation.state is OperationState.RUNNING
+        assert state(operation) is OperationState.RUNNING
         go.set()
         found = await asyncio.gather(*waiters, return_exceptions=True)
         assert found[0] == found[2] == found[3] == "result"
@@ -311,7 +315,7 @@ def test_a_caller_that_is_cancelled_cancels_and_awaits_the_operation() -> None:
         with pytest.raises(asyncio.CancelledError):
             await caller
         assert released.is_set()
-        assert operation.state is OperationState.DONE
+        assert state(operation) is OperationState.DONE
 
     run(main())
 

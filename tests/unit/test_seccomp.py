@@ -236,7 +236,7 @@ TRIED = {
     "execve": (0, 0, 0),
     "clone": (0, 0, 0, 0, 0),
     "ptrace": (0, 0, 0, 0),
-    "openat": (2**32 - 1, 0, 0, 0),
+    "openat": (2**32 - 1, 0, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, 0),
     "mprotect": (0, 0, 0),
     "kill": (0, 0),
     "unlinkat": (2**32 - 1, 0, 0),
@@ -260,8 +260,16 @@ def test_the_real_policies_let_real_calls_through_or_kill(kind: HelperKind, name
     assert survives(policy, pyseccomp.resolve_syscall(architecture, name), *TRIED[name]) is allowed
 
 
-def test_opening_is_allowed_to_the_pty_helper_only_without_creating() -> None:
+@pytest.mark.parametrize("flags", [os.O_CREAT, os.O_TRUNC, os.O_TMPFILE, os.O_PATH, os.O_DIRECTORY])
+def test_opening_is_allowed_to_the_pty_helper_only_as_it_opens_ptmx(flags: int) -> None:
     policy = policy_text(HelperKind.PTY).replace("exit_group ", "# ")
-    nowhere = 2**32 - 1
-    assert survives(policy, number_of("openat"), nowhere, 0, os.O_RDWR, 0)
-    assert not survives(policy, number_of("openat"), nowhere, 0, os.O_RDWR | os.O_CREAT, 0o600)
+    nowhere, plain = 2**32 - 1, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
+    assert survives(policy, number_of("openat"), nowhere, 0, plain, 0)
+    assert not survives(policy, number_of("openat"), nowhere, 0, plain | flags, 0)
+
+
+@pytest.mark.parametrize(("name", "number"), [("TIOCSTI", 0x5412), ("TIOCSCTTY", 0x540E), ("TIOCLINUX", 0x541C)])
+def test_no_other_request_of_a_terminal_is_allowed_to_the_pty_helper(name: str, number: int) -> None:
+    policy = policy_text(HelperKind.PTY).replace("exit_group ", "# ")
+    assert survives(policy, number_of("ioctl"), 2**32 - 1, 0x5401, 0)
+    assert not survives(policy, number_of("ioctl"), 2**32 - 1, number, 0), name
