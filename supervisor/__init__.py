@@ -20,9 +20,13 @@ TYPE_CHECKING = False  # what type checkers take for true, without the cost of l
 if TYPE_CHECKING:
     from .bootloader import BootRequest, BootResult, InspectResult
     from .config import Budgets, Config
-    from .operations import Operation, OperationState
+    from .hosted_operations import HostedOperation
+    from .hosting import HostedSupervisor
+    from .life_cycle import OperationState
+    from .operations import Operation
     from .relay import Console
     from .supervisor import Supervisor
+    from .threaded import ThreadedSupervisor
 
 # Loaded when first asked for: the command starts the launcher before it loads anything large.
 _HOMES = {
@@ -31,10 +35,13 @@ _HOMES = {
     "Budgets": "config",
     "Config": "config",
     "Console": "relay",
+    "HostedOperation": "hosted_operations",
+    "HostedSupervisor": "hosting",
     "InspectResult": "bootloader",
     "Operation": "operations",
-    "OperationState": "operations",
+    "OperationState": "life_cycle",
     "Supervisor": "supervisor",
+    "ThreadedSupervisor": "threaded",
 }
 
 __all__ = [
@@ -43,10 +50,13 @@ __all__ = [
     "Budgets",
     "Config",
     "Console",
+    "HostedOperation",
+    "HostedSupervisor",
     "InspectResult",
     "Operation",
     "OperationState",
     "Supervisor",
+    "ThreadedSupervisor",
 ]
 
 

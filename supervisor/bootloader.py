@@ -301,8 +301,17 @@ class _Session:
         pty.master.close()  # the relay has its own: its last reader must be able to see a hang-up
         self._helpers.append(self._relay.helper)
         self._relay_end = asyncio.create_task(self._relay.wait())
-        scope.push_async_callback(_cancel, self._relay_end)
+        scope.push_async_callback(self._settle_console, self._relay, self._relay_end, pty.slave)
         return pty.slave
+
+    async def _settle_console(self, relay: Relay, ending: asyncio.Task[Copied], slave: Fd) -> None:
+        """At the end, however it came: lets the relay log what a bootloader that is gone had still shown."""
+        slave.close()
+        grace = self._host.config.budgets.term_grace_seconds
+        if not (await asyncio.wait([ending], timeout=grace))[0]:
+            relay.stop()
+            await asyncio.wait([ending], timeout=grace)
+        await _cancel(ending)
 
     async def read_answer(self, reader: Helper, given: list[Fd], on_kernel: Callable[[], None]) -> BootRead:
         """The reader's answer; `given` are fds that only the reader shall hold from now on.

@@ -24,6 +24,7 @@ from domward.protocol.errors import OperationFailed
 from domward.protocol.fds import Fd
 
 from .events import Condition, Events
+from .forks import Birthplace
 
 _WALL = 0x40000000  # <linux/wait.h>: also children whose exit signal is not SIGCHLD
 _PIDFD_GET_INFO = 0xC040FF0B  # <linux/pidfd.h>: _IOWR(0xFF, 11, struct pidfd_info) of 64 bytes
@@ -49,6 +50,7 @@ class Child:
         self.name = name
         self._pidfd = pidfd
         self._exit_info = exit_info
+        self._birthplace = Birthplace()
         self.death: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
         try:
             self._watch = events.watch(pidfd.fileno(), Condition.IN, self._on_exit)
@@ -76,8 +78,8 @@ class Child:
         return f"exited with code {status}"
 
     def send_signal(self, number: int) -> None:
-        """Sends a signal; does nothing for a child that is dead."""
-        if not self._pidfd.closed:
+        """Sends a signal; does nothing for a child that is dead, or is not ours since we were forked."""
+        if not self._pidfd.closed and self._birthplace.here:
             try:
                 signal.pidfd_send_signal(self._pidfd.fileno(), number)
             except ProcessLookupError:

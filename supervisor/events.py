@@ -24,6 +24,8 @@ from collections.abc import Callable
 
 from domward.protocol.errors import UsageError
 
+from .forks import keep_from_children
+
 
 class Condition(enum.Flag):
     """What can be the case with an fd; IN and OUT may be watched for, the others always are."""
@@ -95,6 +97,7 @@ class Events:
         self._always_ready: set[int] = set()
         self._invalid: set[int] = set()
         self._round: asyncio.Handle | None = None
+        keep_from_children(self)
         loop.add_reader(self._epoll.fileno(), self._dispatch)
 
     def fileno(self) -> int:

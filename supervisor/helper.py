@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One helper from request to reaping: uid lease, channel, process, verified confinement, messages, end.
 
-States are `helper_states.HelperState`; `start` moves STARTING -> IDLE, `order` to the state of the work, the answer to
-ANSWERED, death to DEAD. By cases, while a message is awaited:
+States are `helper_states.HelperState`, their changes the table life_cycle.HELPER; `start` moves STARTING -> IDLE,
+`order` to the state of the work, the answer to ANSWERED, death to DEAD. By cases, while a message is awaited:
 
 - an allowed message is returned; an answer moves to ANSWERED
 - anything else is a ProtocolViolation, and the helper is killed
@@ -32,6 +32,7 @@ from domward.protocol.errors import (
     HelperDied,
     OperationFailed,
     ProtocolViolation,
+    UsageError,
     printable,
 )
 from domward.protocol.fds import Fd
@@ -46,6 +47,7 @@ from .events import Condition, Events
 from .helper_states import ALLOWED, ANSWERS, HelperState
 from .launcher import Launcher, step_error
 from .leases import UidLeases
+from .life_cycle import HELPER, ORDERS, HelperEvent
 from .paths import PROC
 from .verification import Verified, verify
 
@@ -158,7 +160,7 @@ class Helper:
             if (await asyncio.wait([self.child.death], timeout=_DYING_SECONDS))[0]:
                 raise self._death() from None
             raise
-        self.state = HelperState.IDLE
+        self._happened(HelperEvent.VERIFIED)
 
     def _identify(self, received: Received, *, confined: bool) -> None:
         """The kernel's word on who sent the first message must agree with the launcher's on whom it made.
@@ -178,17 +180,23 @@ class Helper:
         finally:
             received.close()
 
+    def _happened(self, event: HelperEvent) -> None:
+        after = HELPER[self.state][event]
+        if after is None:
+            raise ProtocolViolation(f"{event.value!r} in state {self.state.value}.", helper=self.name)
+        self.state = after
+
     async def order(self, state: HelperState, message: Message, fds: Sequence[Fd] = ()) -> None:
         """Gives an idle helper its work: `message` with copies of `fds`; `state` says what it may answer."""
-        if self.state is not HelperState.IDLE:
-            raise ProtocolViolation(f"A helper in state {self.state.value} was given work.", helper=self.name)
+        if HELPER[self.state][ORDERS[state]] is None:
+            raise UsageError(f"A helper in state {self.state.value} cannot be given the work of {state.value}.")
         await self._require_silence()
         try:
             self.send(message, fds)
         except ChannelClosed:
             await self.child.end(self.host.config.budgets.term_grace_seconds)
             raise self._death() from None
-        self.state = state
+        self._happened(ORDERS[state])
         self._counts.clear()
 
     def send(self, message: Message, fds: Sequence[Fd] = ()) -> None:
@@ -213,7 +221,7 @@ class Helper:
                 self._log(message)
                 continue
             if type(message) in ANSWERS:
-                self.state = HelperState.ANSWERED
+                self._happened(HelperEvent.ANSWER)
             if isinstance(message, Failed):
                 reason = f" ({os.strerror(message.errno)})" if message.errno else ""
                 raise OperationFailed(
@@ -245,7 +253,7 @@ class Helper:
                 f"The {self.kind.value} helper answered and did not end.", operation=self.operation, helper=self.name
             )
         await self._require_silence()
-        self.state = HelperState.DEAD
+        self._happened(HelperEvent.DEATH)
         if self.child.death.result() not in (0, None):
             raise self._death()
 
@@ -267,7 +275,7 @@ class Helper:
             if uid is not None:
                 self.child.death.add_done_callback(lambda _death: self.host.leases.release(uid))
             raise
-        self.state = HelperState.DEAD
+        self._happened(HelperEvent.DEATH)
         if uid is not None:
             self.host.leases.release(uid)
 
@@ -317,7 +325,7 @@ class Helper:
         _LOG.log(getattr(logging, message.level.value.upper()), "%s %s: %s", self.operation, self.name, line)
 
     def _death(self) -> HelperDied:
-        self.state = HelperState.DEAD
+        self._happened(HelperEvent.DEATH)
         last = f" Its last words: {self.last_lines[-1]}" if self.last_lines else ""
         return HelperDied(
             f"The {self.kind.value} helper {self.child.describe_death()} before its work was done.{last}",

@@ -11,6 +11,7 @@ import signal
 import socket
 
 from . import paths
+from .forks import Birthplace
 
 CHANNEL_FD = 3
 MODULE = "domward.helpers.launcher"
@@ -44,6 +45,7 @@ class LauncherProcess:
         finally:
             far.close()
         near.setblocking(False)
+        self._birthplace = Birthplace()
         self._channel: socket.socket | None = near
 
     def take(self) -> tuple[int, socket.socket]:
@@ -54,7 +56,7 @@ class LauncherProcess:
 
     def end(self) -> None:
         """Ends a launcher that nobody took over, and waits for it. Idempotent."""
-        if self._channel is not None:
+        if self._channel is not None and self._birthplace.here:
             self._channel.close()
             self._channel = None
             os.kill(self._pid, signal.SIGKILL)

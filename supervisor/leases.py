@@ -17,6 +17,8 @@ from pathlib import Path
 from domward.protocol.errors import OperationFailed
 from domward.protocol.fds import Fd
 
+from .forks import Birthplace
+
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux
 
 
@@ -27,6 +29,7 @@ class UidLeases:
         self._base = base
         self._count = count
         self._taken: set[int] = set()
+        self._birthplace = Birthplace()
         self._next = secrets.randbelow(count)
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -63,7 +66,7 @@ class UidLeases:
         self._file.close()
 
     def _lock(self, place: int, kind: int) -> bool:
-        if self._file.closed:
+        if self._file.closed or not self._birthplace.here:
             return False
         try:
             fcntl.fcntl(self._file.fileno(), fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, place, 1, 0))

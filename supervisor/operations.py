@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Operations: the long-running calls of a supervisor, each with exactly one completion.
 
-States: new -> running -> ending -> done. `start` moves to running; the body's end (result, error, time-out or cancel)
-to ending, in which everything in `scope` is released in reverse order; only then is it done and do waiters see the
-completion. By cases:
+States: new -> running -> ending -> done, in the table life_cycle.OPERATION. `start` moves to running; the body's end
+(result, error, time-out or cancel) to ending, in which everything in `scope` is released in reverse order; only then
+is it done and do waiters see the completion. By cases:
 
 - the completion is delivered once, after `start` returned, however quickly the body ends
 - `cancel` while running ends the body at its await; while ending or done it does nothing
@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import enum
 import errno
 import logging
 import secrets
@@ -27,19 +26,12 @@ from typing import Generic, TypeVar
 from domward.protocol.errors import DomwardError, OperationCancelled, OperationFailed, OperationTimedOut, UsageError
 
 from .endings import to_its_end
+from .forks import Birthplace
+from .life_cycle import OPERATION, OperationEvent, OperationState, Reaction
 
 _LOG = logging.getLogger("domward.operation")
 
 ResultT = TypeVar("ResultT")
-
-
-class OperationState(enum.Enum):
-    """Where an operation is."""
-
-    NEW = "new"
-    RUNNING = "running"
-    ENDING = "ending"
-    DONE = "done"
 
 
 class Operation(Generic[ResultT]):
@@ -67,29 +59,46 @@ class Operation(Generic[ResultT]):
         self._task: asyncio.Task[None] | None = None
         self._completion: asyncio.Future[ResultT] = asyncio.get_running_loop().create_future()
         self._listeners: list[Callable[[str], None]] = []
+        self._birthplace = Birthplace()
 
     def start(self) -> None:
         """Begins. Raises UsageError for an operation that was started before."""
-        if self.state is not OperationState.NEW:
-            raise UsageError(f"Operation {self.id} was started already.")
-        self.state = OperationState.RUNNING
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=self.id)
+        self._happened(OperationEvent.START)
 
     def cancel(self) -> None:
         """Asks it to end; the completion is then OperationCancelled, unless it was ending anyway."""
-        if self.state is OperationState.NEW:
-            self._cancel_asked = True
-            self.start()
-        elif self.state is OperationState.RUNNING and not self._cancel_asked:
-            self._cancel_asked = True
-            assert self._task is not None
-            # A task that is cancelled before its first step never runs at all, and then nothing would ever complete.
-            if self._begun:
-                self._task.cancel()
+        self._happened(OperationEvent.CANCEL)
+
+    def _happened(self, event: OperationEvent) -> None:
+        """Does what the table says about `event`. Raises UsageError where it refuses."""
+        self._birthplace.require_thread(f"Operation {self.id}")
+        reaction, state = OPERATION[self.state][event]
+        if reaction is Reaction.REFUSE:
+            raise UsageError(f"Operation {self.id} was started already: it is {self.state.value}.")
+        assert reaction is not Reaction.IMPOSSIBLE
+        self.state = state
+        match reaction:
+            case Reaction.RUN | Reaction.RUN_CANCELLED:
+                self._cancel_asked = reaction is Reaction.RUN_CANCELLED
+                self._task = asyncio.get_running_loop().create_task(self._run(), name=self.id)
+            case Reaction.INTERRUPT if not self._cancel_asked:
+                self._cancel_asked = True
+                assert self._task is not None
+                # A task that is cancelled before its first step never runs at all, and then nothing would complete.
+                if self._begun:
+                    self._task.cancel()
+            case Reaction.RELEASE | Reaction.COMPLETE | Reaction.INTERRUPT | Reaction.NOTHING:
+                return  # _run, whose step it is, goes on
 
     async def wait(self) -> ResultT:
         """The result, or the error raised. The caller's own cancellation does not touch the operation."""
         return await asyncio.shield(self._completion)
+
+    def result(self) -> ResultT:
+        """The result of an operation that is done, or its error raised. Raises UsageError where it is not done."""
+        if not self._completion.done():
+            raise UsageError(f"Operation {self.id} is not done yet.")
+        return self._completion.result()
 
     async def complete(self) -> ResultT:
         """Starts it and waits. If the caller is cancelled, so is the operation, whose end is awaited first."""
@@ -130,13 +139,13 @@ class Operation(Generic[ResultT]):
                 result = await self._body(self)
         except BaseException as caught:  # noqa: BLE001 - the operation's one exit: each cause becomes one completion
             error = self._classify(caught)
-        self.state = OperationState.ENDING
+        self._happened(OperationEvent.BODY_ENDED)
         release_error = await self._release()
         if error is None and release_error is not None:
             assert result is not None
             self._discard(result)
             error = release_error
-        self.state = OperationState.DONE
+        self._happened(OperationEvent.RELEASED)
         self._listeners.clear()
         if error is not None:
             error.operation = error.operation or self.id

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from domward.protocol import limits
 from domward.protocol.channel import ChannelClosed
-from domward.protocol.errors import OperationCancelled, OperationFailed, ProtocolViolation, UsageError
+from domward.protocol.errors import HelperError, OperationCancelled, OperationFailed, ProtocolViolation, UsageError
 from domward.protocol.fds import Fd
 from domward.protocol.messages import Copied, Copy, CopyFilter, CopyOutcome, CopySide, HelperKind, StopCopy
 
@@ -73,12 +73,16 @@ class Relay:
         assert isinstance(received.message, Copied)
         return received.message
 
+    def stop(self) -> None:
+        """Asks it to end. One that has just ended by itself, or does not read, is seen to by who waits for its end."""
+        with contextlib.suppress(ChannelClosed, HelperError):
+            self._helper.send(StopCopy())
+
     async def finish(self, ending: asyncio.Task[Copied]) -> bytes:
         """Once the bootloader is dead: waits until everything is shown, and returns the log."""
         grace = self._host.config.budgets.term_grace_seconds
         if not (await asyncio.wait([ending], timeout=grace))[0]:
-            with contextlib.suppress(ChannelClosed):  # it has just ended by itself
-                self._helper.send(StopCopy())
+            self.stop()
         outcome = await ending
         await self._helper.ended()
         assert self._log is not None

@@ -2,8 +2,8 @@
 """The supervisor: owner of the event layer, the launcher, the uid leases and the operations.
 
 States: new -> open -> closed. ``async with Supervisor(config) as s`` opens and closes it. A closed supervisor, and one
-used from another event loop than its own, refuses every call with UsageError. Closing cancels what is running and
-leaves no process, fd or thread behind.
+used from another event loop or thread than its own or in a forked child, refuses every call with UsageError. Closing
+cancels what is running and leaves no process, fd or thread behind.
 """
 
 from __future__ import annotations
@@ -25,9 +25,11 @@ from .children import Child
 from .config import Config
 from .endings import to_its_end
 from .events import Events
+from .forks import Birthplace
 from .helper import HelperHost
 from .launcher import Launcher
 from .launcher_process import LauncherProcess
+from .launchers import Launchers
 from .leases import UidLeases
 from .operations import Operation
 
@@ -41,13 +43,15 @@ class Supervisor:
     """
 
     def __init__(self, config: Config | None = None, process: LauncherProcess | None = None) -> None:
+        if config is not None and not isinstance(config, Config):
+            raise UsageError(f"config must be a Config, not {type(config).__name__}.")
         self.config = config or Config()
         self._process = process
+        self._birthplace = Birthplace()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: Events | None = None
         self._leases: UidLeases | None = None
-        self._launcher: Launcher | None = None
-        self._starting: asyncio.Lock | None = None
+        self._launchers: Launchers | None = None
         self._hashing: ThreadPoolExecutor | None = None
         self._operations: set[Operation[BootResult] | Operation[InspectResult]] = set()
         self._stuck: list[Child] = []
@@ -64,8 +68,10 @@ class Supervisor:
 
     async def open(self) -> None:
         """Starts the launcher. Raises ConfinementUnavailable where this host cannot confine, OperationFailed."""
+        self._birthplace.require("The supervisor")
         if self._closed or self._loop is not None:
             raise UsageError("A supervisor is opened once.")
+        self._birthplace = Birthplace()  # its thread is the one in which it is opened
         if os.geteuid() != 0:
             raise ConfinementUnavailable(
                 "Confining helpers takes root: own uids and namespaces.", advice="Run domward as root, or with sudo."
@@ -74,7 +80,7 @@ class Supervisor:
         try:
             self._events = Events(self._loop)
             self._leases = UidLeases(self.config.state_directory, self.config.uid_base, self.config.uid_count)
-            self._starting = asyncio.Lock()
+            self._launchers = Launchers(self.config, self._events, self._process)
             self._hashing = ThreadPoolExecutor(_HASH_THREADS, "domward-hash")
             await self.host()
         except BaseException:
@@ -83,6 +89,7 @@ class Supervisor:
 
     async def close(self) -> None:
         """Cancels what runs, ends the launcher, closes everything. Idempotent."""
+        self._birthplace.require_thread("The supervisor")
         if not self._closed:
             self._closed = True
             await to_its_end(self._close())
@@ -92,8 +99,8 @@ class Supervisor:
         for operation in running:
             operation.cancel()
         await asyncio.gather(*(operation.wait() for operation in running), return_exceptions=True)
-        if self._launcher is not None:
-            await self._launcher.close()
+        if self._launchers is not None:
+            await self._launchers.close()
         for child in self._stuck:
             child.let_go()
         if self._leases is not None:
@@ -117,6 +124,8 @@ class Supervisor:
 
     def bootloader_operation(self, request: BootRequest) -> Operation[BootResult]:
         """The same as a new operation, to be started, watched, awaited by several and cancelled."""
+        if not isinstance(request, BootRequest):
+            raise UsageError(f"request must be a BootRequest, not {type(request).__name__}.")
         actions = self._actions()
 
         async def body(operation: Operation[BootResult]) -> BootResult:
@@ -138,23 +147,18 @@ class Supervisor:
         self._own(operation)
         return operation
 
+    @property
+    def _launcher(self) -> Launcher | None:
+        return self._launchers.current if self._launchers is not None else None
+
     async def host(self) -> HelperHost:
         """What helpers need, with a live launcher. Raises ConfinementUnavailable where a needed layer is missing."""
         self._require_open()
         assert self._events is not None
         assert self._leases is not None
-        assert self._starting is not None
-        async with self._starting:
-            if self._launcher is not None and not self._launcher.alive:
-                await self._launcher.close()
-                self._launcher = None
-            if self._launcher is None:
-                self._launcher = Launcher(self.config, self._events)
-                process, self._process = self._process, None
-                ready = await self._launcher.start(process)
-            else:
-                ready = await self._launcher.ready()
-        return HelperHost(self.config, self._events, self._leases, self._launcher, self._missing(ready), self._stuck)
+        assert self._launchers is not None
+        launcher, ready = await self._launchers.live()
+        return HelperHost(self.config, self._events, self._leases, launcher, self._missing(ready), self._stuck)
 
     def _missing(self, ready: LauncherReady) -> frozenset[Layer]:
         missing = frozenset(ready.missing) | self.config.absent_layers
@@ -172,6 +176,7 @@ class Supervisor:
         return BootloaderOperations(self._hashing)
 
     def _require_open(self) -> None:
+        self._birthplace.require_thread("The supervisor")
         if self._loop is None or self._closed:
             raise UsageError("The supervisor is not open.")
         with contextlib.suppress(RuntimeError):  # no loop runs
