@@ -614,7 +614,11 @@ def test_cancelling_while_the_launcher_does_not_answer_gives_nothing_up(disk: Pa
         async with Supervisor(Config(budgets=QUICK)) as supervisor:
             os.kill(launcher_of(supervisor), signal.SIGSTOP)
             operation = supervisor.bootloader_operation(BootRequest(disk=disk))
-            operation.on_progress(lambda _at: asyncio.get_running_loop().call_soon(operation.cancel))
+
+            def cancel_soon(_step: str) -> None:
+                asyncio.get_running_loop().call_soon(operation.cancel)
+
+            operation.on_progress(cancel_soon)
             with pytest.raises(OperationCancelled):
                 await operation.complete()
 

@@ -17,7 +17,7 @@ from support.disks import DiskFactory
 from support.guests import debian_disk
 from support.planted import planted
 
-from domward.protocol.errors import DomwardError, HelperDied, HelperError, OperationFailed, ProtocolViolation
+from domward.protocol.errors import DomwardError, HelperDied, OperationFailed, ProtocolViolation
 from domward.protocol.messages import HelperKind, InspectBoot, OpenPtys
 from domward.supervisor import BootRequest, Budgets, Config, Console, Supervisor
 from domward.supervisor.events import Condition
@@ -364,7 +364,7 @@ def test_work_is_given_once(tmp_path: Path) -> None:
             await opener.start()
             try:
                 await opener.order(HelperState.OPENING, OpenPtys(count=1, columns=80, rows=24))
-                with pytest.raises(HelperError):
+                with pytest.raises(DomwardError):
                     await opener.order(HelperState.OPENING, OpenPtys(count=1, columns=80, rows=24))
                 (await opener.receive()).close()
                 await opener.ended()

@@ -20,8 +20,8 @@ from domward.protocol.errors import (
     OperationTimedOut,
     UsageError,
 )
+from domward.supervisor import Operation, OperationState
 from domward.supervisor.endings import to_its_end
-from domward.supervisor.operations import Operation, OperationState
 
 Body = Callable[[Operation[str]], Awaitable[str]]
 
@@ -115,12 +115,12 @@ def test_an_immediate_error_is_the_completion(raised: Exception, kind: type[Domw
 def test_an_error_outside_the_tree_is_a_defect_that_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async def body(_operation: Operation[str]) -> str:
-            raise ZeroDivisionError("secret of the guest")
+            raise ZeroDivisionError("\x1b[2J")
 
         with pytest.raises(OperationFailed) as caught:
             await Watched(body).operation.complete()
         assert "ZeroDivisionError" in str(caught.value)
-        assert "secret" not in str(caught.value)
+        assert str(caught.value).isprintable()
 
     with caplog.at_level(logging.ERROR, "domward.operation"):
         run(main())
