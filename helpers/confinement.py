@@ -24,10 +24,14 @@ from domward.protocol import limits
 from domward.protocol.layers import Layer
 from domward.protocol.messages import HelperKind, Spawn
 
-from . import kernel
+from . import kernel, paths
 
 #: The launcher's root has one folder per kind of root that a helper can get; see `prepare_roots`.
-_ROOTS = {HelperKind.PTY: "/pty", HelperKind.DATACOPIER: "/empty", HelperKind.BOOTLOADER: "/empty"}
+_ROOTS = {
+    HelperKind.PTY: paths.PTY_ROOT,
+    HelperKind.DATACOPIER: paths.EMPTY_ROOT,
+    HelperKind.BOOTLOADER: paths.EMPTY_ROOT,
+}
 
 NAMESPACE_FLAGS = {
     Layer.MOUNT: kernel.CLONE_NEWNS,
@@ -66,23 +70,23 @@ def prepare_roots() -> None:
     """
     try:
         kernel.unshare(kernel.CLONE_NEWNS)
-        kernel.mount(b"none", b"/", b"", kernel.MS_REC | kernel.MS_PRIVATE)
+        kernel.mount(b"none", paths.ROOT.encode(), b"", kernel.MS_REC | kernel.MS_PRIVATE)
         harmless = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
-        # /proc is there on every Linux; nothing is written below it, the new root only covers it here.
-        kernel.mount(b"domward", b"/proc", b"tmpfs", harmless, b"mode=0755,size=64k,nr_inodes=16")
-        for name in ("empty", "pty"):
-            os.mkdir(f"/proc/{name}", 0o755)
+        kernel.mount(b"domward", paths.STAGING.encode(), b"tmpfs", harmless, b"mode=0755,size=64k,nr_inodes=16")
+        empty, pty = paths.STAGING + paths.EMPTY_ROOT, paths.STAGING + paths.PTY_ROOT
+        for root in (empty, pty):
+            os.mkdir(root, 0o755)
         kernel.mount(
-            b"domward", b"/proc/empty", b"tmpfs", harmless | kernel.MS_RDONLY, b"mode=0555,size=4k,nr_inodes=2"
+            b"domward", empty.encode(), b"tmpfs", harmless | kernel.MS_RDONLY, b"mode=0555,size=4k,nr_inodes=2"
         )
         kernel.mount(
-            b"domward", b"/proc/pty", b"tmpfs", kernel.MS_NOSUID | kernel.MS_NOEXEC, b"mode=0555,size=4k,nr_inodes=8"
+            b"domward", pty.encode(), b"tmpfs", kernel.MS_NOSUID | kernel.MS_NOEXEC, b"mode=0555,size=4k,nr_inodes=8"
         )
-        os.mknod("/proc/pty/ptmx", stat.S_IFCHR | 0o666, os.makedev(5, 2))
-        os.chmod("/proc/pty/ptmx", 0o666)  # noqa: S103 - whatever the umask is: ptmx is open to all, as on every Linux
-        os.mkdir("/proc/pty/pts", 0o755)
-        kernel.mount(b"/dev/pts", b"/proc/pty/pts", b"", kernel.MS_BIND)
-        os.chdir("/proc")
+        os.mknod(pty + paths.PTMX, stat.S_IFCHR | 0o666, os.makedev(5, 2))
+        os.chmod(pty + paths.PTMX, 0o666)  # noqa: S103 - whatever the umask is: ptmx is open to all, as on every Linux
+        os.mkdir(pty + paths.PTS, 0o755)
+        kernel.mount(paths.DEVPTS.encode(), (pty + paths.PTS).encode(), b"", kernel.MS_BIND)
+        os.chdir(paths.STAGING)
         kernel.pivot_here()
     except OSError as error:
         raise StepError("prepare-roots", error.errno or 0) from error
@@ -174,13 +178,13 @@ def _die_with_parent() -> None:
 
 
 def _landlock(kind: HelperKind, abi: int) -> None:
-    root = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    root = os.open(paths.ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         kernel.landlock_deny_all(abi, root if kind is HelperKind.PTY else None)
     finally:
         os.close(root)
     try:
-        os.close(os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
+        os.close(os.open(paths.ROOT, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))
     except PermissionError:
         return
     _require(False, errno.EPROTO)

@@ -13,6 +13,8 @@ import struct
 
 import prctl
 
+from . import paths
+
 _libc = ctypes.PyDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
 
@@ -120,7 +122,7 @@ def pivot_here() -> None:
     """Makes the current folder, a mount point, the root, and lets go of the old one: pivot_root(2), with "." twice."""
     _system_call(number_of("pivot_root"), b".", b".")
     _c_call("umount2", b".", ctypes.c_int(_MNT_DETACH))
-    os.chdir("/")
+    os.chdir(paths.ROOT)
 
 
 def set_host_name(name: bytes) -> None:
@@ -152,7 +154,7 @@ def last_capability() -> int:
     """The kernel's highest capability number; read once, before the root is emptied."""
     global _last_capability
     if _last_capability < 0:
-        with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
+        with open(paths.LAST_CAPABILITY, "rb") as file:
             _last_capability = int(file.read(16))
     return _last_capability
 

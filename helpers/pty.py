@@ -21,7 +21,9 @@ from domward.protocol.errors import OperationFailed
 from domward.protocol.fds import Fd, close_all
 from domward.protocol.messages import Failed, OpenPtys, PtysOpened
 
-PTMX = b"/ptmx"
+from . import paths
+
+_PTMX = os.fsencode(paths.PTMX)
 
 # <asm-generic/ioctls.h>, as on x86 and Arm; Python 3.11 has no names for the two.
 TIOCSPTLCK = 0x40045431
@@ -30,7 +32,7 @@ TIOCGPTPEER = 0x5441
 _OPEN = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
 
 
-def run(channel: Channel, *, ptmx: bytes = PTMX) -> int:
+def run(channel: Channel, *, ptmx: bytes = _PTMX) -> int:
     """Answers one OpenPtys. Returns the exit code: 0, also where the supervisor is gone; 1 after a Failed."""
     waiting = select.poll()
     waiting.register(channel, select.POLLIN)

@@ -86,4 +86,4 @@ def _empty(folder: Fd, name: str, path: str, levels: int) -> Iterator[Left]:
         if os.fstat(inner.fileno()).st_dev != os.fstat(folder.fileno()).st_dev:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
         for below in os.listdir(inner.fileno()):
-            yield from _remove(inner, below, f"{path}/{below}", levels - 1)
+            yield from _remove(inner, below, os.path.join(path, below), levels - 1)

@@ -20,7 +20,7 @@ from domward.protocol.errors import ConfinementFailed
 from domward.protocol.layers import NAMESPACE_FILES, Layer
 from domward.protocol.messages import HelperKind, Spawn
 
-from .paths import PROC
+from .paths import NULL_DEVICE, PROC
 
 #: Layers that /proc does not show.
 UNSEEN = frozenset({Layer.SECUREBITS, Layer.PARENT_DEATH, Layer.LANDLOCK})
@@ -169,7 +169,7 @@ def _unexpected_fds(pid: int) -> list[str]:
     others = [
         target
         for number, target in targets.items()
-        if not target.startswith("socket:") and not (target.startswith("/dev/null") and number in "012")
+        if not target.startswith("socket:") and not (target.startswith(NULL_DEVICE) and number in "012")
     ]
     return others + sockets[1:]
 
