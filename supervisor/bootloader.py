@@ -13,6 +13,7 @@ import fcntl
 import os
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,19 +152,28 @@ class BootloaderOperations:
         seal(ramdisk, answer.ramdisk_bytes, budgets.ramdisk_bytes, helper)
         ramdisk_hash = await hashing.of(ramdisk, answer.ramdisk_bytes)
         kernel_hash = await hashing.of(kernel, answer.kernel_bytes)
-        return BootResult(
-            operation=operation.id,
-            title=answer.title,
-            args=answer.args,
-            source=answer.source,
-            kernel=SealedFile(Fd(kernel.detach(), "kernel"), answer.kernel_bytes, kernel_hash),
-            ramdisk=SealedFile(Fd(ramdisk.detach(), "ramdisk"), answer.ramdisk_bytes, ramdisk_hash)
-            if answer.ramdisk_bytes
-            else None,
-            helpers=session.verified(),
-            log=log,
-            log_path=session.log_path,
-        )
+        with ExitStack() as unless_whole:
+            files = {
+                sink: SealedFile(unless_whole.enter_context(Fd(sink.detach(), name)), size, sha256)
+                for sink, name, size, sha256 in (
+                    (kernel, "kernel", answer.kernel_bytes, kernel_hash),
+                    (ramdisk, "ramdisk", answer.ramdisk_bytes, ramdisk_hash),
+                )
+                if sink is kernel or size
+            }
+            result = BootResult(
+                operation=operation.id,
+                title=answer.title,
+                args=answer.args,
+                source=answer.source,
+                kernel=files[kernel],
+                ramdisk=files.get(ramdisk),
+                helpers=session.verified(),
+                log=log,
+                log_path=session.log_path,
+            )
+            unless_whole.pop_all()
+            return result
 
     async def inspect(
         self, operation: Operation[InspectResult], host: HelperHost, disk: Path | Fd, image_format: str | None

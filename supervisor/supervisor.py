@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
-from domward.protocol.errors import ConfinementUnavailable, UsageError
+from domward.protocol.errors import ConfinementUnavailable, OperationFailed, UsageError
 from domward.protocol.fds import Fd
 from domward.protocol.layers import LOST_WITHOUT, Layer
 from domward.protocol.messages import LauncherReady
@@ -83,6 +83,9 @@ class Supervisor:
             self._launchers = Launchers(self.config, self._events, self._process)
             self._hashing = ThreadPoolExecutor(_HASH_THREADS, "domward-hash")
             await self.host()
+        except OSError as error:
+            await self.close()
+            raise OperationFailed(f"The supervisor could not be opened: {error.strerror}.") from error
         except BaseException:
             await self.close()
             raise
