@@ -53,7 +53,9 @@ from .verification import Verified, verify
 
 _LOG = logging.getLogger("domward.helper")
 _LAST_LINES = 8
+_REAPED = -1  # what a pidfd shows of a process that is gone: a helper that failed may be, before it is looked at
 _DYING_SECONDS = 0.2
+_REAPED = -1  # proc_pid_fdinfo(5): the pid of a pidfd whose process has been waited for
 
 
 @dataclass(slots=True)
@@ -175,7 +177,7 @@ class Helper:
                 raise ProtocolViolation(
                     f"A helper's first message came from {sender} and not from process {expected}.", helper=self.name
                 )
-            if pidfd is not None and _pid_of(pidfd) != expected:
+            if pidfd is not None and _pid_of(pidfd) not in ((expected,) if self.child.alive else (expected, _REAPED)):
                 raise ProtocolViolation("A helper's pidfd names another process.", helper=self.name)
         finally:
             received.close()

@@ -123,8 +123,8 @@ class Operation(Generic[ResultT]):
         self._listeners.append(listener)
 
     def report(self, step: str) -> None:
-        """Tells the listeners that `step` begins; nothing once the operation is ending."""
-        if self.state is OperationState.RUNNING:
+        """Tells the listeners that `step` begins; nothing once the operation is ending or was asked to."""
+        if self.state is OperationState.RUNNING and not self._cancel_asked:
             for listener in [*self._listeners]:
                 listener(step)
 
@@ -178,4 +178,4 @@ class Operation(Generic[ResultT]):
             reason = errno.errorcode.get(caught.errno or 0, "unknown")
             return OperationFailed(f"A system call of the supervisor failed: {caught.strerror} ({reason}).")
         _LOG.error("%s: unexpected error", self.id, exc_info=caught)
-        return OperationFailed(f"domward has a defect: unexpected {type(caught).__name__}: {caught}.")
+        return OperationFailed(f"domward has a defect: an unexpected {type(caught).__name__}.")

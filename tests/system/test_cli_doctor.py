@@ -15,7 +15,7 @@ from domward.supervisor.config import Config
 from domward.supervisor.doctor import diagnose
 from domward.supervisor.report import doctor_json, doctor_text
 
-KEYS = {"usable", "kernel", "machine", "layers", "features", "helpers", "problem"}
+KEYS = {"config", "usable", "kernel", "machine", "layers", "features", "helpers", "problem"}
 TRIED = {"securebits", "parent-death-signal", "landlock"}
 NOBODY = 65534
 # Imports while it may still read the program, then gives everything up.
@@ -30,7 +30,10 @@ sys.exit(command.main())
 
 
 def as_nobody(*arguments: str) -> Ran:
-    done = subprocess.run([sys.executable, "-I", "-c", AS_NOBODY, *arguments], capture_output=True, check=False)
+    # Nobody may not write where coverage keeps its data.
+    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    program = [sys.executable, "-I", "-c", AS_NOBODY]
+    done = subprocess.run([*program, *arguments], capture_output=True, check=False, env=unmeasured)
     return Ran(done.returncode, done.stdout.decode("ascii"), done.stderr.decode("ascii"))
 
 
