@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import mmap
 import os
 import resource
 import signal
@@ -156,11 +157,11 @@ def _helper(request: Spawn, number: int, host: Host) -> NoReturn:
 
 
 def _work(kind: HelperKind, channel: Channel) -> int:
-    reserve = bytearray(_RESERVE_BYTES)
+    reserve = mmap.mmap(-1, _RESERVE_BYTES, mmap.MAP_PRIVATE)  # address space only: nothing touches it
     try:
         return _RUN[kind](channel)
     except MemoryError:
-        del reserve
+        reserve.close()
         channel.send(Failed(what="The helper ran out of memory.", errno=errno.ENOMEM))
     except OSError as error:
         channel.send(Failed(what=f"A system call failed: {error.strerror}.", errno=error.errno or 0))

@@ -338,7 +338,7 @@ class Helper:
 
 
 def _pid_of(pidfd: Fd) -> int:
-    with open(PROC / "self" / "fdinfo" / str(pidfd.fileno()), encoding="ascii") as file:
+    with open(f"{PROC}/self/fdinfo/{pidfd.fileno()}", encoding="ascii") as file:
         for line in file:
             if line.startswith("Pid:"):
                 return int(line.split()[1])

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
@@ -79,7 +78,7 @@ def _differs(layer: Layer, problem: str, helper: str) -> ConfinementFailed:
 
 
 def _read_status(pid: int) -> dict[str, str]:
-    with open(PROC / str(pid) / "status", "rb") as file:
+    with open(f"{PROC}/{pid}/status", "rb") as file:
         lines = file.read(_STATUS_BYTES).decode("ascii", "replace").splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
@@ -99,7 +98,7 @@ def _namespace(layer: Layer) -> Callable[[psutil.Process, dict[str, str], Spawn]
     name = NAMESPACE_FILES[layer]
 
     def check(process: psutil.Process, _status: dict[str, str], _request: Spawn) -> str:
-        theirs, ours = (os.readlink(PROC / str(pid) / "ns" / name) for pid in (process.pid, os.getpid()))
+        theirs, ours = (os.readlink(f"{PROC}/{pid}/ns/{name}") for pid in (process.pid, os.getpid()))
         return "it shares the supervisor's" if theirs == ours else ""
 
     return check
@@ -109,7 +108,7 @@ def _root(process: psutil.Process, status: dict[str, str], request: Spawn) -> st
     problem = _namespace(Layer.MOUNT)(process, status, request)
     if problem:
         return problem
-    root = PROC / str(process.pid) / "root"
+    root = f"{PROC}/{process.pid}/root"
     expected = {"ptmx", "pts"} if request.kind is HelperKind.PTY else set()
     found = set(os.listdir(root))
     return f"its root holds {sorted(found)}" if found != expected else ""
@@ -123,7 +122,7 @@ def _pid_namespace(process: psutil.Process, status: dict[str, str], request: Spa
 
 def _rlimits(process: psutil.Process, _status: dict[str, str], request: Spawn) -> str:
     # /proc/PID/limits and not prlimit(2), which asks for CAP_SYS_RESOURCE even to look.
-    with open(PROC / str(process.pid) / "limits", "rb") as file:
+    with open(f"{PROC}/{process.pid}/limits", "rb") as file:
         lines = file.read(_STATUS_BYTES).decode("ascii", "replace").splitlines()
     for title, value in (
         ("Max address space", request.address_space),
@@ -153,7 +152,7 @@ def _no_new_privs(_process: psutil.Process, status: dict[str, str], _request: Sp
 
 
 def _dumpable(process: psutil.Process, _status: dict[str, str], request: Spawn) -> str:
-    owner = os.stat(PROC / str(process.pid) / "status").st_uid  # proc(5): root's where it is not dumpable
+    owner = os.stat(f"{PROC}/{process.pid}/status").st_uid  # proc(5): root's where it is not dumpable
     return "it could be traced" if owner == request.uid else ""
 
 
@@ -163,8 +162,8 @@ def _seccomp(_process: psutil.Process, status: dict[str, str], _request: Spawn) 
 
 def _unexpected_fds(pid: int) -> list[str]:
     """What a helper has beside /dev/null and its one channel."""
-    folder = PROC / str(pid) / "fd"
-    targets = {number: os.readlink(Path(folder, number)) for number in os.listdir(folder)}
+    folder = f"{PROC}/{pid}/fd"
+    targets = {number: os.readlink(f"{folder}/{number}") for number in os.listdir(folder)}
     sockets = [target for target in targets.values() if target.startswith("socket:")]
     others = [
         target
