@@ -260,7 +260,9 @@ def test_row_31_a_log_that_cannot_be_read_is_said(tmp_path: Path) -> None:
     with open("/dev/full", "wb") as full:
         (tmp_path / "log").write_bytes(b"x")
         domward("log", tmp_path / "log", capture_output=False, stdout=full, stderr=subprocess.PIPE).error("failed")
-        domward("log", "--raw", tmp_path / "log", capture_output=False, stdout=full, stderr=subprocess.PIPE).error("failed")
+        domward("log", "--raw", tmp_path / "log", capture_output=False, stdout=full, stderr=subprocess.PIPE).error(
+            "failed"
+        )
 
 
 def test_row_31_a_log_directory_without_a_menu_is_no_use(tmp_path: Path) -> None:
