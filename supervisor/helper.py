@@ -55,7 +55,6 @@ _LOG = logging.getLogger("domward.helper")
 _LAST_LINES = 8
 _REAPED = -1  # what a pidfd shows of a process that is gone: a helper that failed may be, before it is looked at
 _DYING_SECONDS = 0.2
-_REAPED = -1  # proc_pid_fdinfo(5): the pid of a pidfd whose process has been waited for
 
 
 @dataclass(slots=True)
