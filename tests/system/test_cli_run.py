@@ -46,7 +46,7 @@ def test_json_has_what_the_man_page_says(disk: Path, kernel: DebianKernel, tmp_p
     ran = domward("run", disk, "--output-dir", tmp_path / "out", "--json")
     found = ran.json()
     assert (ran.code, ran.err) == (0, "")
-    assert set(found) == {"operation", "title", "args", "source", "kernel", "ramdisk", "helpers"}
+    assert set(found) == {"operation", "title", "args", "source", "kernel", "ramdisk", "log", "helpers"}
     assert found["operation"].startswith("boot-")
     assert found["title"] == "Debian GNU/Linux"
     assert found["source"] == "grub:0:/boot/grub/grub.cfg"
