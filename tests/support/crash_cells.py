@@ -14,6 +14,7 @@ A helper takes part from "made" to "dead". Cells are made from the moments that 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import re
@@ -31,6 +32,7 @@ from domward.protocol.messages import HelperKind
 from domward.supervisor import Config, Supervisor
 from support.crash_points import Life, Variant
 
+STOPPED_SECONDS = 0.3  # from a stop to the time-out, which is what then comes
 HASH_THREADS = "domward-hash"  # two at most, made when first needed
 HANG_SECONDS = 60.0  # a cell that takes longer has missed every deadline there is
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock on 64-bit Linux
@@ -103,7 +105,10 @@ def _act(supervisor: Supervisor, life: Life, cell: Cell) -> None:
     elif cell.participant == "operation":
         life.operation.cancel()
     else:
-        number = signal.SIGKILL if cell.action == "kill" else signal.SIGSTOP
+        number = signal.SIGKILL
+        if cell.action == "stop":
+            number = signal.SIGSTOP
+            life.hasten(STOPPED_SECONDS)
         if cell.participant == "launcher":
             _signal_launcher(supervisor, number)
         else:
@@ -170,13 +175,13 @@ async def surroundings() -> dict[str, Any]:
     }
 
 
-def children(pid: int | str = "self") -> list[int]:
-    """The children of a process, zombies included."""
-    return [
-        int(child)
-        for task in os.listdir(f"/proc/{pid}/task")
-        for child in Path(f"/proc/{pid}/task/{task}/children").read_text().split()
-    ]
+def children() -> list[int]:
+    """The children of this process, zombies included."""
+    found: list[int] = []
+    for task in os.listdir("/proc/self/task"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # the thread ended meanwhile
+            found += map(int, Path(f"/proc/self/task/{task}/children").read_text().split())
+    return found
 
 
 def lease_taken(config: Config) -> bool:

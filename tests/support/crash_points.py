@@ -31,7 +31,16 @@ from unittest import mock
 
 from domward.protocol.fds import Fd
 from domward.protocol.messages import HelperKind, Progress
-from domward.supervisor import BootRequest, Config, Console, Operation, OperationState, Supervisor, bootloader
+from domward.supervisor import (
+    BootRequest,
+    Config,
+    Console,
+    Operation,
+    OperationState,
+    Supervisor,
+    bootloader,
+    operations,
+)
 from domward.supervisor.helper import Helper
 
 
@@ -65,6 +74,14 @@ class Life:
             if moment == self.at:
                 self.action(self)
 
+    def hasten(self, seconds: float) -> None:
+        """Has the operation's wall-clock budget run out `seconds` from now, unless it is ending."""
+        timeout = _TIMEOUTS.get(self.operation.id)
+        if timeout is None:
+            self.operation._seconds = seconds
+        elif self.operation.state is OperationState.RUNNING:
+            timeout.reschedule(asyncio.get_running_loop().time() + seconds)
+
     async def live(self, operation: Operation[Any]) -> Any:
         """The operation, from new to its completion, as the caller's task."""
         self._operation, self._caller = operation, asyncio.current_task()
@@ -76,6 +93,7 @@ class Life:
             return await (operation.complete() if operation.state is OperationState.NEW else operation.wait())
         finally:
             del _LIVES[operation.id]
+            _TIMEOUTS.pop(operation.id, None)
 
     def _progress(self, step: str) -> None:
         if self.completions or operation_over(self.operation):
@@ -91,6 +109,7 @@ def operation_over(operation: Operation[Any]) -> bool:
 
 
 _LIVES: dict[str, Life] = {}
+_TIMEOUTS: dict[str, asyncio.Timeout] = {}
 
 
 def _meet(operation: str, moment: str) -> None:
@@ -101,6 +120,19 @@ def _meet(operation: str, moment: str) -> None:
 def _own_operation() -> str:
     task = asyncio.current_task()
     return task.get_name() if task else ""
+
+
+class _Asyncio:
+    """asyncio as the operations' module sees it, which notes their time-outs."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(asyncio, name)
+
+    def timeout(self, seconds: float) -> asyncio.Timeout:
+        made = asyncio.timeout(seconds)
+        if _own_operation() in _LIVES:
+            _TIMEOUTS[_own_operation()] = made
+        return made
 
 
 @contextlib.contextmanager
@@ -158,6 +190,7 @@ def watched() -> Iterator[None]:
     with contextlib.ExitStack() as patches:
         for target, name, new in (
             (Operation, "__setattr__", operation_set),
+            (operations, "asyncio", _Asyncio()),
             (Helper, "__setattr__", helper_set),
             (Helper, "_next", next_message),
             (bootloader, "open_disk_in_thread", opened),
