@@ -18,17 +18,23 @@ _ASKING_MODULES = {"tempfile", "shutil", "getpass", "subprocess", "site", "sysco
 
 
 def paths_written_out(source: str) -> Iterator[tuple[int, str]]:
-    """(line, text) of each string, docstrings aside, that is an absolute path or begins with one."""
+    """(line, text) of each string, docstrings aside, that is an absolute path or begins with one.
+
+    What follows a value within an f-string goes on from there, and is no path by itself.
+    """
     tree = ast.parse(source)
-    documentation = {
+    not_looked_at = {
         id(node.body[0].value)
         for node in ast.walk(tree)
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
         and node.body
         and isinstance(node.body[0], ast.Expr)
     }
+    not_looked_at |= {
+        id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values[1:]
+    }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and id(node) not in documentation:
+        if isinstance(node, ast.Constant) and isinstance(node.value, str | bytes) and id(node) not in not_looked_at:
             text = node.value if isinstance(node.value, str) else node.value.decode("latin-1")
             if len(text) > 0 and _PATH.match(text):
                 yield node.lineno, text

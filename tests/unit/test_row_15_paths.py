@@ -44,7 +44,9 @@ def test_row_15_a_path_that_is_written_out_is_found(line: str) -> None:
     assert [*paths_written_out(line)]
 
 
-@pytest.mark.parametrize("line", ["def f():\n    '/etc is not read'", "'a/b'", "'1/2'", "'kernel'", "''", "'>/<'"])
+@pytest.mark.parametrize(
+    "line", ["def f():\n    '/etc is not read'", "'a/b'", "'1/2'", "'kernel'", "f'{PROC}/self'", "''", "'>/<'"]
+)
 def test_row_15_what_is_no_path_is_not(line: str) -> None:
     assert [*paths_written_out(line)] == []
 
