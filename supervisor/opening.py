@@ -20,16 +20,14 @@ from .disks import open_disk
 async def open_disk_in_thread(disk: Path) -> Fd:
     """As `disks.open_disk`; can be cancelled."""
     loop = asyncio.get_running_loop()
-    opened: asyncio.Future[Fd] = loop.create_future()
+    ready: asyncio.Future[None] = loop.create_future()
+    lock = threading.Lock()
+    found: list[Fd | BaseException] = []
+    given_up = False
 
-    def deliver(result: Fd | BaseException) -> None:
-        if opened.done():
-            if isinstance(result, Fd):
-                result.close()
-        elif isinstance(result, Fd):
-            opened.set_result(result)
-        else:
-            opened.set_exception(result)
+    def tell() -> None:
+        if not ready.done():
+            ready.set_result(None)
 
     def work() -> None:
         result: Fd | BaseException
@@ -37,14 +35,29 @@ async def open_disk_in_thread(disk: Path) -> Fd:
             result = open_disk(disk)
         except BaseException as error:  # noqa: BLE001 - carried over to whoever waits, whatever it is
             result = error
-        with contextlib.suppress(RuntimeError):  # the loop may be gone by now
-            loop.call_soon_threadsafe(deliver, result)
-            return
+        with lock:
+            if not given_up:
+                found.append(result)
+                with contextlib.suppress(RuntimeError):  # the loop may be gone by now
+                    loop.call_soon_threadsafe(tell)
+                return
         if isinstance(result, Fd):
             result.close()
 
     thread = threading.Thread(target=work, name="domward-open", daemon=True)
     thread.start()
-    fd = await opened
+    try:
+        await ready
+    except BaseException:
+        # Whoever comes second closes the fd: no callback does, which a loop that ends would never call.
+        with lock:
+            given_up = True
+        for result in found:
+            if isinstance(result, Fd):
+                result.close()
+        raise
     thread.join()
-    return fd
+    (result,) = found
+    if isinstance(result, Fd):
+        return result
+    raise result
