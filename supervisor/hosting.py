@@ -37,7 +37,8 @@ class HostedSupervisor(Asking):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if self._birthplace.here:  # a forked child that leaves the block has nothing to close
+            self.close()
 
     def open(self) -> None:
         """Starts the launcher and waits until it is ready. Raises as `Supervisor.open`; then it is closed."""

@@ -137,7 +137,9 @@ class Operation(Generic[ResultT]):
                 raise asyncio.CancelledError
             async with asyncio.timeout(self._seconds):
                 result = await self._body(self)
-        except BaseException as caught:  # noqa: BLE001 - the operation's one exit: each cause becomes one completion
+        except BaseException as caught:
+            if not self._birthplace.here:
+                raise  # a forked child lets go of its copy of this, and nothing here is that process's to end
             error = self._classify(caught)
         self._happened(OperationEvent.BODY_ENDED)
         release_error = await self._release()

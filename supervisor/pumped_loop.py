@@ -96,6 +96,4 @@ class PumpedLoop:
 
     def close(self) -> None:
         """Closes the loop and its fds. Idempotent."""
-        if not self.loop.is_closed():
-            self.loop.run_until_complete(self.loop.shutdown_asyncgens())
-            self.loop.close()
+        self.loop.close()

@@ -64,7 +64,8 @@ class Supervisor:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self.close()
+        if self._birthplace.here:  # a forked child that leaves the block has nothing to close
+            await self.close()
 
     async def open(self) -> None:
         """Starts the launcher. Raises ConfinementUnavailable where this host cannot confine, OperationFailed."""

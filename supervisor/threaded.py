@@ -45,7 +45,8 @@ class ThreadedSupervisor(Asking):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if self._birthplace.here:  # a forked child that leaves the block has nothing to close
+            self.close()
 
     def open(self) -> None:
         """Starts the thread and the launcher, and waits until it is ready. Raises as `Supervisor.open`."""

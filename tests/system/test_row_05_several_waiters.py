@@ -18,8 +18,10 @@ from domward.protocol.errors import HelperDied
 from domward.supervisor import Budgets, Config, InspectResult, Supervisor, ThreadedSupervisor
 
 DEADLINE = 60
-# A reader that says nothing until it is told by a signal to end.
-HANGS = "launcher._RUN[HelperKind.BOOTLOADER] = lambda channel: signal.pause()"
+# A reader that takes its order and says nothing until it is ended.
+HANGS = """
+launcher._RUN[HelperKind.BOOTLOADER] = lambda channel: [channel.receive((ReadBoot, InspectBoot)), channel.receive(())]
+"""
 
 
 @pytest.fixture(scope="session")
