@@ -73,6 +73,7 @@ with HostedSupervisor() as supervisor:
         assert poll.poll(60_000)
         supervisor.process()
         fork(lambda: refused(supervisor.process, supervisor.close))
+        os.waitid(os.P_PID, children[-1], os.WEXITED | os.WNOWAIT)  # all that it does, it has done
     operation.result().close()
     second = supervisor.inspect(disk)
     while not second.done():
