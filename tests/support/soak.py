@@ -14,6 +14,7 @@ import os
 import random
 import signal
 import statistics
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -82,6 +83,7 @@ async def soak(count: int, config: Config, folder: Path) -> Soak:
     begin = time.monotonic()
     with watched():
         async with Supervisor(config) as supervisor:
+            await _all_hashing_threads(supervisor)
             windows = min(WINDOWS, count)
             edges = [count * place // windows for place in range(windows + 1)]
             for start, end in itertools.pairwise(edges):
@@ -89,6 +91,15 @@ async def soak(count: int, config: Config, folder: Path) -> Soak:
                 await asyncio.gather(*(_work(supervisor, todo, dice, endings, folder) for _ in range(AT_ONCE)))
                 samples.append(_sample(supervisor, end, time.monotonic() - begin))
     return Soak(tuple(samples), endings)
+
+
+async def _all_hashing_threads(supervisor: Supervisor) -> None:
+    """They are made one by one when there is work for them, whenever that is the case for the first time."""
+    executor = supervisor._hashing
+    assert executor is not None
+    meeting = threading.Barrier(executor._max_workers)
+    loop = asyncio.get_running_loop()
+    await asyncio.gather(*(loop.run_in_executor(executor, meeting.wait) for _ in range(meeting.parties)))
 
 
 async def _work(supervisor: Supervisor, todo: Any, dice: random.Random, endings: Counter[str], folder: Path) -> None:
