@@ -78,6 +78,10 @@ class BootRequest:
             arguments.kernel_arguments(self.args)
         if self.image_format not in (None, *IMAGE_FORMATS):
             raise UsageError(f"image_format must be one of {', '.join(IMAGE_FORMATS)}, not {self.image_format!r}.")
+        if self.console is not None and not isinstance(self.console, Console):
+            raise UsageError(f"console must be a Console, not {type(self.console).__name__}.")
+        if self.menu_timeout is not None and type(self.menu_timeout) is not int:
+            raise UsageError(f"menu_timeout must be an integer, not {type(self.menu_timeout).__name__}.")
         if self.menu_timeout is not None and not 0 <= self.menu_timeout <= 86_400:
             raise UsageError("menu_timeout must be 0 to 86400 seconds.")
 

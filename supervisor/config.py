@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -72,8 +73,11 @@ class Config:
                 raise UsageError(f"{name} must be an integer, not {type(getattr(self, name)).__name__}.")
         if self.uid_base < 1 or self.uid_count < 1 or self.uid_base + self.uid_count > 2**32 - 2:
             raise UsageError("uid_base and uid_count must give a range of uids within 1 to 4294967293.")
+        if not isinstance(self.budgets, Budgets):
+            raise UsageError(f"budgets must be Budgets, not {type(self.budgets).__name__}.")
         for name in ("optional_layers", "absent_layers"):
-            if not all(isinstance(layer, Layer) for layer in getattr(self, name)):
+            layers = getattr(self, name)
+            if not isinstance(layers, Collection) or not all(isinstance(layer, Layer) for layer in layers):
                 raise UsageError(f"{name} must hold members of Layer.")
             object.__setattr__(self, name, frozenset(getattr(self, name)))  # a set of the caller's could change later
         for name in ("log_directory", "state_directory", "python"):

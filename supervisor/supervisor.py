@@ -94,6 +94,8 @@ class Supervisor:
     async def close(self) -> None:
         """Cancels what runs, ends the launcher, closes everything. Idempotent."""
         self._birthplace.require_thread("The supervisor")
+        if self._loop is not None and asyncio.get_running_loop() is not self._loop:
+            raise UsageError("The supervisor belongs to another event loop.")
         if not self._closed:
             self._closed = True
             await to_its_end(self._close())
@@ -130,6 +132,8 @@ class Supervisor:
         """The same as a new operation, to be started, watched, awaited by several and cancelled."""
         if not isinstance(request, BootRequest):
             raise UsageError(f"request must be a BootRequest, not {type(request).__name__}.")
+        if request.console is not None:
+            request.console.require_open()
         actions = self._actions()
 
         async def body(operation: Operation[BootResult]) -> BootResult:
