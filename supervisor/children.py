@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import select
 import signal
 import struct
 
@@ -62,6 +63,14 @@ class Child:
     def alive(self) -> bool:
         """Whether the death event is still to come."""
         return not self.death.done()
+
+    def has_ended(self) -> bool:
+        """Whether the kernel knows of its end, perhaps before the death event was delivered."""
+        if not self.alive or self._pidfd.closed:
+            return True
+        look = select.poll()
+        look.register(self._pidfd.fileno(), select.POLLIN)
+        return bool(look.poll(0))
 
     @property
     def pidfd(self) -> Fd:

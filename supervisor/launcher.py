@@ -55,7 +55,7 @@ class Launcher:
     @property
     def alive(self) -> bool:
         """Whether it was started and has not died."""
-        return self.child is not None and self.child.alive and self._watch is not None
+        return self.child is not None and not self.child.has_ended() and self._watch is not None
 
     async def start(self, process: LauncherProcess | None = None) -> LauncherReady:
         """Starts it, or takes over a `process` started before, and waits until it is ready.

@@ -580,10 +580,14 @@ def test_a_launcher_that_is_killed_fails_at_most_what_needs_it_and_another_takes
     async def main() -> None:
         async with Supervisor() as supervisor:
             first = launcher_of(supervisor)
+            assert supervisor._launcher is not None
+            dying = supervisor._launcher.child
+            assert dying is not None
             operation = supervisor.bootloader_operation(BootRequest(disk=disk))
             operation.on_progress(lambda at: os.kill(first, signal.SIGKILL) if at == step else None)
             with contextlib.suppress(HelperDied):
                 (await operation.complete()).close()
+            await asyncio.shield(dying.death)
             (await supervisor.run_bootloader(BootRequest(disk=disk))).close()
             assert launcher_of(supervisor) != first
 
