@@ -12,13 +12,14 @@ import contextlib
 import threading
 from pathlib import Path
 
+from domward.protocol.errors import OperationFailed
 from domward.protocol.fds import Fd
 
 from .disks import open_disk
 
 
 async def open_disk_in_thread(disk: Path) -> Fd:
-    """As `disks.open_disk`; can be cancelled."""
+    """As `disks.open_disk`, and OperationFailed where there is no thread to be had; can be cancelled."""
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     lock = threading.Lock()
@@ -45,7 +46,10 @@ async def open_disk_in_thread(disk: Path) -> Fd:
             result.close()
 
     thread = threading.Thread(target=work, name="domward-open", daemon=True)
-    thread.start()
+    try:
+        thread.start()
+    except RuntimeError as error:  # how Python puts it that the kernel gives no thread
+        raise OperationFailed("No thread could be started to open the disk.", code="out-of-memory") from error
     try:
         await ready
     except BaseException:
