@@ -185,12 +185,12 @@ def curve(found: Soak, title: str) -> str:
     }
     done = [sample.done for sample in found.samples]
     return (
-        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 480" font-family="sans-serif" font-size="12">\n'
-        '<rect width="760" height="480" fill="white"/>\n'
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 760 500" font-family="sans-serif" font-size="12">\n'
+        '<rect width="760" height="500" fill="white"/>\n'
         f'<text x="60" y="24" font-size="15">{title}</text>\n'
         + _panel(50, 220, "resident memory when nothing runs", done, memory)
-        + _panel(300, 130, "open fds, threads and children when nothing runs", done, counts)
-        + '<text x="380" y="470" text-anchor="middle">operations ended</text>\n</svg>\n'
+        + _panel(320, 130, "open fds, threads and children when nothing runs", done, counts)
+        + '<text x="380" y="490" text-anchor="middle">operations ended</text>\n</svg>\n'
     )
 
 
