@@ -33,6 +33,7 @@ COLUMNS = range(20, 513)  # columns of a terminal that the menu is laid out for
 ROWS = range(6, 257)  # rows likewise
 _FIRST_ROW = 3  # of the list: a heading and an empty row come before it
 _OTHER_ROWS = 5  # the heading, the empty row, the arguments, the message, the keys
+_MARGIN = 2  # columns left of a title
 _PROMPT = "arguments: "
 _KEYS = "Up/Down: select  Enter: boot  e: edit arguments  q: cancel"
 _EDITING_KEYS = "Enter: keep  Esc: discard  Ctrl-A/E: start/end  Ctrl-K/U: erase"
@@ -191,6 +192,8 @@ class _Menu:
     def _title(self, index: int) -> str:
         entry = self._menu.entries[index]
         title = " > ".join(printable(part) for part in (*entry.path, entry.title))
+        if entry.path and len(title) + _MARGIN > self._columns:
+            title = f"... > {printable(entry.title)}"  # what tells it from its neighbours stands at its end
         return f"  ({title}: {entry.problem})" if entry.problem else f"  {title}"
 
     def _arguments(self) -> str:

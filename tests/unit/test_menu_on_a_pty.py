@@ -145,6 +145,17 @@ class TestChoosing:
         assert rows[21] == "arguments: root=/dev/xvda1"
         assert rows[23] == "Up/Down: select  Enter: boot  e: edit arguments  q: cancel"
 
+    def test_a_title_too_long_for_its_row_is_shown_without_its_submenus(self, console: Console) -> None:
+        versions = (b"Debian GNU/Linux, with Linux 6.1", b"Debian GNU/Linux, with Linux 6.1 (recovery mode)")
+        submenu = (b"Advanced options for Debian GNU/Linux",)
+        entries = tuple(BootEntry(title, KERNEL, path=submenu) for title in versions)
+        seen: list[list[str]] = []
+        console.run(BootMenu(entries, 0, None, "test"), lambda: seen.append(console.screen.rows), ENTER)
+        assert seen[0][2:4] == [
+            "  Advanced options for Debian GNU/Linux > Debian GNU/Linux, with Linux 6.1",
+            "  ... > Debian GNU/Linux, with Linux 6.1 (recovery mode)",
+        ]
+
     def test_the_selected_entry_is_in_reverse_video(self, console: Console) -> None:
         seen: list[list[str]] = []
         console.run(MENU, DOWN, lambda: seen.append(console.screen.reversed_rows), ENTER)
