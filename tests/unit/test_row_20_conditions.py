@@ -6,11 +6,13 @@ That nothing spins is read off a loop that stops instead of waiting: once told, 
 
 from __future__ import annotations
 
+import asyncio
 import os
 import pty
 import select
 import socket
 import struct
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -110,6 +112,25 @@ def test_row_20_each_error_condition_reaches_every_watch_once_and_leaves_the_loo
         os.close(fd)
     events.close()
     pumped.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_row_20_a_loop_that_waits_beside_an_error_uses_no_cpu(kind: str) -> None:
+    """CPU time, and not the clock: a loop that spins uses all of the wait, one that sleeps a few milliseconds."""
+    make, _ = KINDS[kind]
+    wait = 0.3
+    with asyncio.Runner() as runner:
+        events = Events(runner.get_loop())
+        number, owned = make()
+        watch = events.watch(number, IN, lambda _conditions: None)
+        before = time.thread_time()
+        runner.run(asyncio.sleep(wait))
+        used = time.thread_time() - before
+        watch.cancel()
+        for fd in owned:
+            os.close(fd)
+        events.close()
+    assert used < wait / 3
 
 
 def test_row_20_a_file_has_no_error_and_is_ready_for_as_long_as_somebody_asks(tmp_path: Path) -> None:
