@@ -7,7 +7,8 @@ import concurrent.futures
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from types import TracebackType
+from typing import Self, TypeVar
 
 from domward.protocol.errors import DomwardError, UsageError
 from domward.protocol.fds import Fd
@@ -81,9 +82,31 @@ class HostedOperation(concurrent.futures.Future[ResultT]):
 
 
 class Asking:
-    """The calls of a supervisor that give a HostedOperation; `_post` has something called in the supervisor's loop."""
+    """What hosted supervisors share: the `with` block, and the calls that give a HostedOperation.
+
+    `_post` has something called in the supervisor's loop.
+    """
 
     _supervisor: Supervisor
+    _birthplace: Birthplace
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._birthplace.here:  # a forked child that leaves the block has nothing to close
+            self.close()
+
+    def open(self) -> None:
+        """Each host's own."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Each host's own."""
+        raise NotImplementedError
 
     def run_bootloader(self, request: BootRequest, on_progress: Progress | None = None) -> HostedOperation[BootResult]:
         """Asks for what boots from `request.disk`; see `Supervisor.run_bootloader` for the result and the errors.

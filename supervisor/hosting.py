@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 
 from domward.protocol.errors import UsageError
 
@@ -29,16 +28,6 @@ class HostedSupervisor(Asking):
         self._supervisor = Supervisor(config)
         self._pumped: PumpedLoop | None = None
         self._closed = False
-
-    def __enter__(self) -> HostedSupervisor:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._birthplace.here:  # a forked child that leaves the block has nothing to close
-            self.close()
 
     def open(self) -> None:
         """Starts the launcher and waits until it is ready. Raises as `Supervisor.open`; then it is closed."""

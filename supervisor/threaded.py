@@ -7,7 +7,6 @@ import asyncio
 import concurrent.futures
 import threading
 from collections.abc import Callable
-from types import TracebackType
 
 from domward.protocol.errors import UsageError
 
@@ -37,16 +36,6 @@ class ThreadedSupervisor(Asking):
         # A daemon: where the application ends without `close`, the kernel ends launcher and helpers with it.
         self._thread = threading.Thread(target=self._work, name="domward", daemon=True)
         self._end = asyncio.Event()
-
-    def __enter__(self) -> ThreadedSupervisor:
-        self.open()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._birthplace.here:  # a forked child that leaves the block has nothing to close
-            self.close()
 
     def open(self) -> None:
         """Starts the thread and the launcher, and waits until it is ready. Raises as `Supervisor.open`."""
