@@ -38,8 +38,8 @@ PTH = (
 
 @contextlib.contextmanager
 def installed(folder: Path) -> Iterator[None]:
-    """Has launchers that start meanwhile measured."""
-    pth = Path(sysconfig.get_path("purelib")) / "domward_child_coverage.pth"
+    """Has launchers that start meanwhile measured. A measured run within a measured run has a file of its own."""
+    pth = Path(sysconfig.get_path("purelib")) / f"domward_child_coverage_{os.getpid()}.pth"
     pth.write_text(PTH.format(tests=str(Path(__file__).parents[1]), folder=str(folder)))
     try:
         yield
