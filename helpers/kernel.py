@@ -234,7 +234,7 @@ def seccomp_available() -> bool:
 
 
 def load_seccomp_filter(program: bytes) -> None:
-    """Loads a compiled filter (see `seccomp`); every later system call of this process goes through it."""
+    """Loads a compiled filter (see `protocol/seccomp`); every later system call of this process goes through it."""
     buffer = ctypes.create_string_buffer(program, len(program))
     descriptor = struct.pack("@HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer))
     _system_call(number_of("seccomp"), ctypes.c_uint(1), ctypes.c_uint(0), descriptor)

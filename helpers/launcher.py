@@ -22,7 +22,7 @@ from typing import NoReturn
 
 import setproctitle
 
-from domward.protocol import limits
+from domward.protocol import limits, seccomp
 from domward.protocol.channel import Channel, Received
 from domward.protocol.errors import DomwardError
 from domward.protocol.layers import Layer
@@ -37,8 +37,9 @@ from domward.protocol.messages import (
     StepFailed,
 )
 
-from . import bootloader, datacopier, kernel, pty, seccomp
+from . import bootloader, datacopier, kernel, pty
 from .confinement import Host, StepError, confine, namespaces, prepare_roots
+from .policies import policy_text
 
 CHANNEL_FD = 3
 
@@ -97,7 +98,7 @@ def _prepare() -> Host:
     if not kernel.seccomp_available():
         missing.append(Layer.SECCOMP)
     filters = {
-        kind: seccomp.compile_filter(seccomp.parse(seccomp.policy_text(kind), kind.value), kernel.MACHINE)
+        kind: seccomp.compile_filter(seccomp.parse(policy_text(kind), kind.value), kernel.MACHINE)
         for kind in HelperKind
     }
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

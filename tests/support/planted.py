@@ -13,8 +13,8 @@ from pathlib import Path
 
 _BEFORE = """
 import errno, fcntl, mmap, os, resource, signal, socket, struct, sys, threading, time
-from domward.helpers import bootloader, confinement, datacopier, kernel, launcher, pty, seccomp
-from domward.protocol import wire
+from domward.helpers import bootloader, confinement, datacopier, kernel, launcher, pty
+from domward.protocol import seccomp, wire
 from domward.protocol.layers import Layer
 from domward.protocol.messages import *
 

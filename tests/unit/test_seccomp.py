@@ -18,10 +18,11 @@ import pyseccomp
 import pytest
 
 from domward.helpers import kernel
-from domward.helpers.seccomp import Rule, compile_filter, lint, parse, policy_text, reachable
-from domward.helpers.syscall_numbers import NUMBERS
+from domward.helpers.policies import policy_text
 from domward.protocol.errors import UsageError
 from domward.protocol.messages import HelperKind
+from domward.protocol.seccomp import Rule, compile_filter, lint, parse, reachable
+from domward.protocol.syscall_numbers import NUMBERS
 
 MACHINE = os.uname().machine
 MOST_CALLS = {HelperKind.BOOTLOADER: 30, HelperKind.DATACOPIER: 20, HelperKind.PTY: 25}

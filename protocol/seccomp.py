@@ -15,15 +15,12 @@ reads it. A call that a machine does not have (poll on aarch64, where ppoll stan
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from domward.protocol.errors import UsageError
-from domward.protocol.messages import HelperKind
-
+from .errors import UsageError
 from .syscall_numbers import AUDIT_ARCHITECTURES, NUMBERS
 
 #: Names that conditions may use, from the kernel's headers; the same on every machine that NUMBERS knows.
@@ -67,12 +64,6 @@ class Rule:
     call: str
     conditions: tuple[Condition, ...]
     reason: str
-
-
-def policy_text(kind: HelperKind) -> str:
-    """The policy of a helper kind, as it was reviewed."""
-    with open(os.path.join(os.path.dirname(__file__), "policy", f"{kind.value}.policy"), encoding="ascii") as file:
-        return file.read()
 
 
 def parse(policy: str, name: str) -> tuple[Rule, ...]:
