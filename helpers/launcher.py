@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The launcher: a fresh interpreter that imports what helpers need once, and forks a confined helper per request.
 
-Run as ``python -I -m domward.helpers.launcher`` with its channel as fd 3; it is started before the supervisor opens
-any hypervisor handle and closes every other fd first. States: starting -> ready -> gone. It answers each `Spawn` with
+Run by `start_launcher` with its channel as fd 3; it is started before the supervisor opens any hypervisor handle and
+closes every other fd first. States: starting -> ready -> gone. It answers each `Spawn` with
 `Spawned` or `SpawnFailed`, in order, and ends on end of file. A helper is forked with CLONE_PARENT: it is the
 supervisor's child, so the launcher waits for nobody.
 """
@@ -16,7 +16,6 @@ import os
 import resource
 import signal
 import socket
-import sys
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -177,7 +176,3 @@ def _set_title(request: Spawn) -> None:
 
 def _end_at_once(_number: int, _frame: object) -> NoReturn:
     os._exit(128 + signal.SIGTERM)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -14,7 +14,6 @@ from . import paths
 from .forks import Birthplace
 
 CHANNEL_FD = 3
-MODULE = "domward.helpers.launcher"
 
 
 class LauncherProcess:
@@ -29,7 +28,7 @@ class LauncherProcess:
         try:
             self._pid = os.posix_spawn(
                 python,
-                [python, "-I", "-m", MODULE],
+                [python, "-I", os.fspath(paths.LAUNCHER)],
                 {"LC_ALL": "C.UTF-8"},
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, far.fileno(), CHANNEL_FD),

@@ -12,5 +12,8 @@ STATE_DIRECTORY = Path("/run/domward")
 #: The interpreter that the launcher runs in: the one that runs this, so that both see the same packages.
 PYTHON = Path(sys.executable)
 
+#: What is run to start the launcher: the supervisor's own neighbour, so that both sides are of one version.
+LAUNCHER = Path(__file__).parents[1] / "helpers" / "start_launcher.py"
+
 NULL_DEVICE = "/dev/null"
 PROC = Path("/proc")

@@ -31,7 +31,7 @@ SLOTS, SLOT_BYTES = 64, 256 * 1024
 LENGTH = struct.Struct("I")
 _measured: list[str] = []
 PTH = (
-    "import sys; exec(\"if 'domward.helpers.launcher' in sys.orig_argv:\\n sys.path.append({tests!r})\\n"
+    "import sys; exec(\"if sys.orig_argv[-1].endswith('/helpers/start_launcher.py'):\\n sys.path.append({tests!r})\\n"
     ' from support import child_coverage\\n sys.path.pop()\\n child_coverage.start({folder!r})")\n'
 )
 

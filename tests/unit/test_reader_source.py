@@ -7,10 +7,13 @@ import errno
 import os
 import random
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 
 import pytest
+import zstandard
 
 from domward.helpers.reader import compression
 from domward.helpers.reader.compression import lzo1x, unpack
@@ -218,3 +221,31 @@ def test_bombs_stop_at_the_claimed_size() -> None:
     with pytest.raises(DiskError, match="method 9") as caught:
         unpack(9, b"", 1, 4096)
     assert reason(caught) is DiskReason.NO_FILESYSTEM
+
+
+def test_zstd_of_the_library_that_debian_packages_stops_at_the_claimed_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "zstd", None)
+    monkeypatch.setattr(compression, "zstandard", zstandard)
+    plain = bytes(range(256)) * 4096
+    narrow = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(window_log=17))
+    packed = narrow.compress(plain)  # a frame that says how much it holds
+    assert unpack(3, packed + bytes(100), len(plain), 4096) == plain  # an extent is padded to whole sectors
+    assert unpack(3, packed, 1000, 4096) == plain[:1000]
+    wide = zstandard.ZstdCompressor(compression_params=zstandard.ZstdCompressionParameters(window_log=20))
+    with pytest.raises(zstandard.ZstdError, match="too much memory"):
+        unpack(3, wide.compressobj().compress(plain) + wide.compress(plain * 2), 1000, 4096)
+
+
+def test_without_a_library_for_zstd_a_file_is_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compression, "zstd", None)
+    monkeypatch.setattr(compression, "zstandard", None)
+    with pytest.raises(DiskError, match="nor zstandard is installed") as caught:
+        unpack(3, b"", 1, 4096)
+    assert reason(caught) is DiskReason.NO_FILESYSTEM
+
+
+def test_the_library_that_debian_packages_is_found_where_the_other_is_missing() -> None:
+    without = "import sys; sys.modules['backports'] = None"
+    code = f"{without}; from domward.helpers.reader import compression; print(compression.zstandard)"
+    done = subprocess.run([sys.executable, "-I", "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.startswith("<module 'zstandard'" if sys.version_info < (3, 14) else "None")
