@@ -14,6 +14,7 @@ import pytest
 
 REPOSITORY = Path(__file__).parents[2]
 BUILD = "from setuptools import build_meta; build_meta.build_sdist('dist'); build_meta.build_wheel('dist')"
+SIDES = ("supervisor/", "helpers/", "protocol/")
 TESTS = ("tests/unit/test_protocol_wire.py", "tests/unit/test_leases.py")
 
 
@@ -41,6 +42,14 @@ class Clone:
     def python(self, *words: str) -> str:
         return self._run(sys.executable, *words, folder=self.path)
 
+    def tracked(self) -> set[str]:
+        return set(self._run("git", "ls-files", "-z", folder=self.path).rstrip("\0").split("\0"))
+
+    def modules(self) -> set[str]:
+        """Every file that is to be installed, as it is named within the package `domward`."""
+        sides = {p for p in self.tracked() if p.startswith(SIDES) and not p.endswith("/ruff.toml")}
+        return sides | {"__init__.py", "py.typed"}
+
     def status(self) -> str:
         return self._run("git", "status", "--porcelain", folder=self.path)
 
@@ -58,15 +67,17 @@ def test_row_01_wheel_and_source_package_leave_the_tree_clean_and_are_whole(clon
     (wheel,) = (clone.path / "dist").glob("*.whl")
     (source,) = (clone.path / "dist").glob("*.tar.gz")
     with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-    for side in ("supervisor", "helpers", "protocol"):
-        for path in (REPOSITORY / side).rglob("*"):
-            tracked = (clone.path / path.relative_to(REPOSITORY)).exists()
-            if tracked and path.suffix in (".py", ".policy"):
-                assert f"domward/{path.relative_to(REPOSITORY)}" in names
-    assert not any(name.startswith(("tests/", "supervisor/", "helpers/", "protocol/")) for name in names)
+        of_wheel = {name for name in archive.namelist() if ".dist-info/" not in name}
+    scripts = {path.name for path in (clone.path / "packaging/scripts").iterdir()}
+    data = {name for name in of_wheel if ".data/scripts/" in name}
+    assert {name.rpartition("/")[2] for name in data} == scripts
+    modules = clone.modules()
+    assert of_wheel - data == {f"domward/{path}" for path in modules}
     with tarfile.open(source) as archive_of_source:
-        assert any(name.endswith("/pyproject.toml") for name in archive_of_source.getnames())
+        of_source = {member.name.partition("/")[2] for member in archive_of_source if member.isfile()}
+    made = {name for name in of_source if ".egg-info/" in name or name in ("PKG-INFO", "setup.cfg")}
+    besides = {path for path in clone.tracked() if path.startswith(("docs/", "packaging/")) or "/" not in path}
+    assert of_source - made == {f"src/domward/{path}" for path in modules} | (besides - {".gitignore"})
 
 
 def test_row_01_a_test_run_with_coverage_lint_and_types_leave_the_tree_clean(clone: Clone) -> None:
