@@ -46,9 +46,10 @@ try:
         os.truncate(name, length)
     def allocate(*args):
         return subprocess.run(["fallocate", *args], stderr=subprocess.DEVNULL).returncode == 0
+    stale = rng.randbytes(1 << 20)  # random, so that a file system that compresses is filled by it as well
     try:  # blocks that are reserved and not written later must not happen to hold zeroes
         with open("stale", "wb", 0) as file:
-            while file.write(b"stale...." * 300000):
+            while file.write(stale):
                 pass
     except OSError:
         pass
