@@ -57,3 +57,11 @@ KILL_SECONDS = 5.0  # seconds after SIGKILL: longer, and the kernel holds the pr
 LAUNCHER_DEATHS = 5  # deaths of launchers within the next line's time: it is no accident then, and another dies as well
 LAUNCHER_DEATH_SECONDS = 60.0  # seconds: five starts take less than one, so what dies at once is seen in any case
 START_SECONDS = 10.0  # seconds: a launcher or helper to its first message
+
+# --- the audit log ----------------------------------------------------------------------------------------------
+AUDIT_TEXT = 4096  # characters of one text in a record, after escaping
+AUDIT_RECORD_BYTES = 48 * KIB  # bytes of one record without its hashes: with journald's framing it fits one datagram
+AUDIT_FILE_BYTES = 64 * MIB  # bytes of one file before the next is begun: some 90,000 records
+AUDIT_SECONDS = 30.0  # seconds in which a record must be on the disk, before the operation is refused
+AUDIT_LOCK_SECONDS = 10.0  # seconds to wait for other writers of one log: each holds its lock for milliseconds
+AUDIT_PENDING = 8192  # records that wait for the disk; more mean that it has stopped

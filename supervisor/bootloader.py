@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from domward.protocol.errors import DiskError, OperationCancelled, ProtocolViolation, UsageError, printable
@@ -37,6 +38,7 @@ from domward.protocol.messages import (
 )
 
 from . import arguments
+from .audit.record import Actor, Detail, Domain, Event
 from .disks import check_disk
 from .helper import Helper, HelperHost
 from .helper_states import HelperState
@@ -59,7 +61,8 @@ class BootRequest:
     `disk` is a path that the caller may read, or an open fd that stays the caller's. `entry` is a number from 0, a
     title, an id or "submenu>title", as bytes; None takes the disk's default. `args` replaces the entry's arguments,
     at most limits.CMDLINE_BYTES. `image_format` None recognises raw and qcow2. With a `console` a menu is shown
-    there for `menu_timeout` seconds (None: as the disk says).
+    there for `menu_timeout` seconds (None: as the disk says). `actor` is who asks, for the audit log, None for this
+    process; `domain` is what it is for, where that is known.
     """
 
     disk: Path | Fd
@@ -68,6 +71,8 @@ class BootRequest:
     image_format: str | None = None
     console: Console | None = None
     menu_timeout: int | None = None
+    actor: Actor | None = None
+    domain: Domain | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.disk, Path | Fd):
@@ -84,6 +89,19 @@ class BootRequest:
             raise UsageError(f"menu_timeout must be an integer, not {type(self.menu_timeout).__name__}.")
         if self.menu_timeout is not None and not 0 <= self.menu_timeout <= 86_400:
             raise UsageError("menu_timeout must be 0 to 86400 seconds.")
+        if not isinstance(self.actor, Actor | None) or not isinstance(self.domain, Domain | None):
+            raise UsageError("actor must be an Actor, and domain a Domain, or None.")
+
+    def described(self) -> Detail:
+        """What the audit log holds of it."""
+        return {
+            "disk": self.disk.name if isinstance(self.disk, Fd) else self.disk,
+            "format": self.image_format,
+            "entry": self.entry,
+            "args": self.args,
+            "console": self.console is not None,
+            "menu_timeout": self.menu_timeout,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +194,9 @@ class BootloaderOperations:
                 log=log,
                 log_path=session.log_path,
             )
+            if result.log or result.log_path:
+                host.trail.note(Event.BOOTLOADER_OUTPUT, _output(result))
+            host.trail.note(Event.RESULT, _delivered(result))
             unless_whole.pop_all()
             return result
 
@@ -206,6 +227,16 @@ class BootloaderOperations:
             else:
                 assert isinstance(message, Inspected)
                 await reader.ended()
+                host.trail.note(
+                    Event.RESULT,
+                    {
+                        "format": message.image_format,
+                        "volumes": len(volumes),
+                        "entries": len(entries),
+                        "source": message.source,
+                        "reason": message.reason or None,
+                    },
+                )
                 return InspectResult(
                     operation=operation.id,
                     image_format=message.image_format,
@@ -217,6 +248,21 @@ class BootloaderOperations:
                     reason=message.reason,
                     problem=message.problem,
                 )
+
+
+def _output(result: BootResult) -> Detail:
+    return {"bytes": len(result.log), "sha256": sha256(result.log).hexdigest(), "file": result.log_path}
+
+
+def _delivered(result: BootResult) -> Detail:
+    ramdisk = result.ramdisk
+    return {
+        "title": result.title,
+        "args": result.args,
+        "source": result.source,
+        "kernel": {"bytes": result.kernel.size, "sha256": result.kernel.sha256},
+        "ramdisk": {"bytes": ramdisk.size, "sha256": ramdisk.sha256} if ramdisk else None,
+    }
 
 
 async def _disk_of(operation: Operation[BootResult] | Operation[InspectResult], disk: Path | Fd) -> Fd:

@@ -29,6 +29,7 @@ from domward.protocol.errors import (
 from domward.protocol.text import readable_rows
 
 from . import arguments, interrupts, report
+from .audit.place import default_log
 from .bootloader import IMAGE_FORMATS, BootRequest, BootResult, InspectResult
 from .config import Budgets, Config
 from .delivery import deliver, output_folder
@@ -146,6 +147,9 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         "--timeout", metavar="S", type=_seconds, default=limits.WALL_SECONDS, help="end after S seconds (default: 120)"
     )
     parser.add_argument("--json", action="store_true", help="print one object for programs")
+    audit = parser.add_mutually_exclusive_group()
+    audit.add_argument("--audit-log", metavar="FILE", type=Path, help="the audit log (default: this host's)")
+    audit.add_argument("--no-audit", action="store_true", help="keep no record of this run")
 
 
 def _seconds(text: str) -> float:
@@ -229,8 +233,16 @@ def _log(options: argparse.Namespace) -> int:
 def _config(options: argparse.Namespace) -> Config:
     kept = getattr(options, "log_dir", None)
     return Config(
-        budgets=Budgets(wall_seconds=options.timeout), log_directory=None if kept is None else Path.cwd() / kept
+        budgets=Budgets(wall_seconds=options.timeout),
+        log_directory=None if kept is None else Path.cwd() / kept,
+        audit_log=_audit_log(options),
     )
+
+
+def _audit_log(options: argparse.Namespace) -> Path | None:
+    if options.no_audit:
+        return None
+    return default_log() if options.audit_log is None else Path.cwd() / options.audit_log
 
 
 async def _watched(operation: Operation[ResultT], *, quiet: bool) -> ResultT:

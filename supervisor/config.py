@@ -54,6 +54,8 @@ class Config:
     kernel lacked them: they are not put on, so each must be optional as well for anything to run.
     `identify_by_pidfd` False does without SO_PASSPIDFD, and `exit_info_from_pidfd` False without PIDFD_GET_INFO, as on
     kernels before 6.5 and 6.15. `log_directory` is where what consoles showed is kept (see `logs`); None keeps nothing.
+    `audit_log` is the audit log (see `audit.trail`); None keeps none, for programs that have a record of their own.
+    With `audit_alone`, as a daemon wants it, opening is refused while another daemon has the same log.
     """
 
     uid_base: int = 1_900_000_000
@@ -64,6 +66,8 @@ class Config:
     identify_by_pidfd: bool = True
     exit_info_from_pidfd: bool = True
     log_directory: Path | None = None
+    audit_log: Path | None = None
+    audit_alone: bool = False
     state_directory: Path = paths.STATE_DIRECTORY
     python: Path = paths.PYTHON
 
@@ -80,9 +84,11 @@ class Config:
             if not isinstance(layers, Collection) or not all(isinstance(layer, Layer) for layer in layers):
                 raise UsageError(f"{name} must hold members of Layer.")
             object.__setattr__(self, name, frozenset(getattr(self, name)))  # a set of the caller's could change later
-        for name in ("log_directory", "state_directory", "python"):
+        if type(self.audit_alone) is not bool:
+            raise UsageError(f"audit_alone must be True or False, not {self.audit_alone!r}.")
+        for name in ("log_directory", "audit_log", "state_directory", "python"):
             value = getattr(self, name)
-            if value is None and name == "log_directory":
+            if value is None and name in ("log_directory", "audit_log"):
                 continue
             if not isinstance(value, Path) or not value.is_absolute():
                 raise UsageError(f"{name} must be an absolute Path.")

@@ -40,6 +40,8 @@ from domward.protocol.layers import Layer
 from domward.protocol.messages import Confined, Failed, HelperKind, Log, Spawn, StepFailed
 from domward.protocol.schema import Message
 
+from .audit.record import Event
+from .audit.trail import OperationTrail
 from .children import Child, ChildStuck
 from .config import Config
 from .endings import to_its_end
@@ -61,7 +63,8 @@ _DYING_SECONDS = 0.2
 class HelperHost:
     """What helpers need of their supervisor.
 
-    `without` are the layers that this host lacks and may lack; `stuck` takes the processes that cannot be ended.
+    `without` are the layers that this host lacks and may lack; `stuck` takes the processes that cannot be ended;
+    `trail` is told what helpers there are and what they get.
     """
 
     config: Config
@@ -70,6 +73,7 @@ class HelperHost:
     launcher: Launcher
     without: frozenset[Layer]
     stuck: list[Child]
+    trail: OperationTrail
 
 
 @dataclass(slots=True, eq=False)
@@ -162,6 +166,18 @@ class Helper:
                 raise self._death() from None
             raise
         self._happened(HelperEvent.VERIFIED)
+        self.host.trail.note(Event.HELPER_STARTED, self._description(self.verified))
+
+    def _description(self, verified: Verified) -> dict[str, object]:
+        return {
+            "helper": self.name,
+            "kind": self.kind,
+            "pid": verified.pid,
+            "uid": verified.uid,
+            "layers": verified.layers,
+            "verified": verified.seen,
+            "without": sorted(layer.value for layer in self.host.without),
+        }
 
     def _identify(self, received: Received, *, confined: bool) -> None:
         """The kernel's word on who sent the first message must agree with the launcher's on whom it made.
@@ -188,9 +204,13 @@ class Helper:
         self.state = after
 
     async def order(self, state: HelperState, message: Message, fds: Sequence[Fd] = ()) -> None:
-        """Gives an idle helper its work: `message` with copies of `fds`; `state` says what it may answer."""
+        """Gives an idle helper its work: `message` with copies of `fds`; `state` says what it may answer.
+
+        That and the helper's confinement are on the audit log's disk before. Raises AuditUnavailable besides.
+        """
         if HELPER[self.state][ORDERS[state]] is None:
             raise UsageError(f"A helper in state {self.state.value} cannot be given the work of {state.value}.")
+        await self.host.trail.fds_passed(self.name, message.NAME, fds)
         await self._require_silence()
         try:
             self.send(message, fds)

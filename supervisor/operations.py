@@ -37,8 +37,9 @@ ResultT = TypeVar("ResultT")
 class Operation(Generic[ResultT]):
     """One operation. `body(operation)` does the work and puts what it acquires into `operation.scope`.
 
-    `seconds` is the wall-clock budget of the body, above 0. `discard` closes a result that nobody will get because
-    the release of the scope failed.
+    `seconds` is the wall-clock budget of the body, above 0. `conclude` is awaited with the error, or None, once all is
+    released and before anybody sees the completion; where it raises, that is the operation's error. `discard` closes a
+    result that nobody will get because the release of the scope or `conclude` failed.
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Operation(Generic[ResultT]):
         body: Callable[[Operation[ResultT]], Awaitable[ResultT]],
         seconds: float,
         discard: Callable[[ResultT], None],
+        conclude: Callable[[DomwardError | None], Awaitable[None]] | None = None,
     ) -> None:
         self.id = f"{name}-{secrets.token_hex(6)}"
         self.state = OperationState.NEW
@@ -54,6 +56,7 @@ class Operation(Generic[ResultT]):
         self._body = body
         self._seconds = seconds
         self._discard = discard
+        self._conclude = conclude
         self._cancel_asked = False
         self._begun = False
         self._task: asyncio.Task[None] | None = None
@@ -142,11 +145,13 @@ class Operation(Generic[ResultT]):
                 raise  # a forked child lets go of its copy of this, and nothing here is that process's to end
             error = self._classify(caught)
         self._happened(OperationEvent.BODY_ENDED)
-        release_error = await self._release()
-        if error is None and release_error is not None:
-            assert result is not None
+        release_error = await self._settled(self.scope.aclose())
+        error = error or release_error
+        if self._conclude is not None:
+            conclude_error = await self._settled(self._conclude(error))
+            error = error or conclude_error
+        if error is not None and result is not None:
             self._discard(result)
-            error = release_error
         self._happened(OperationEvent.RELEASED)
         self._listeners.clear()
         if error is not None:
@@ -157,12 +162,12 @@ class Operation(Generic[ResultT]):
             assert result is not None
             self._completion.set_result(result)
 
-    async def _release(self) -> DomwardError | None:
-        """Releases the scope to its end even if this task is cancelled meanwhile; returns what went wrong."""
+    async def _settled(self, last: Awaitable[None]) -> DomwardError | None:
+        """Awaits all of a `last` step even if this task is cancelled meanwhile; returns what went wrong."""
         try:
-            await to_its_end(self.scope.aclose())
+            await to_its_end(_as_coroutine(last))
         except asyncio.CancelledError:
-            return None  # it was released all the same, and how the body ended stands
+            return None  # it was done all the same, and how the body ended stands
         except BaseException as caught:  # noqa: BLE001 - as in _run
             return self._classify(caught)
         return None
@@ -181,3 +186,7 @@ class Operation(Generic[ResultT]):
             return OperationFailed(f"A system call of the supervisor failed: {caught.strerror} ({reason}).")
         _LOG.error("%s: unexpected error", self.id, exc_info=caught)
         return OperationFailed(f"domward has a defect: an unexpected {type(caught).__name__}.")
+
+
+async def _as_coroutine(step: Awaitable[None]) -> None:
+    await step

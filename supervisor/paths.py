@@ -17,3 +17,14 @@ LAUNCHER = Path(__file__).parents[1] / "helpers" / "start_launcher.py"
 
 NULL_DEVICE = "/dev/null"
 PROC = Path("/proc")
+
+#: The host's identities, proc(5) and machine-id(5).
+BOOT_ID = PROC / "sys/kernel/random/boot_id"
+MACHINE_ID = Path("/etc/machine-id")
+
+#: The audit log of root's runs and of the daemon.
+AUDIT_LOG = Path("/var/log/domward/audit.log")
+
+#: journald's own protocol, and ssh-keygen(1) for signatures.
+JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
+SSH_KEYGEN = Path("/usr/bin/ssh-keygen")

@@ -56,6 +56,7 @@ async def open_ptys(host: HelperHost, operation: str, count: int, columns: int, 
                     f"The pty helper opened {received.message.count} ptys instead of {count}.", helper=helper.name
                 )
             ptys = [_check(master, slave, helper.name) for master, slave in zip(fds[::2], fds[1::2], strict=True)]
+            host.trail.fds_received(helper.name, fds)
             await helper.ended()
         finally:
             await to_its_end(helper.close())

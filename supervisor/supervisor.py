@@ -15,11 +15,14 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
-from domward.protocol.errors import ConfinementUnavailable, OperationFailed, UsageError
+import domward
+from domward.protocol.errors import ConfinementUnavailable, DomwardError, OperationFailed, UsageError
 from domward.protocol.fds import Fd
 from domward.protocol.layers import LOST_WITHOUT, Layer
 from domward.protocol.messages import LauncherReady
 
+from .audit.record import Actor, Event
+from .audit.trail import AuditTrail, OperationTrail, described, event_of, outcome_of, symbol_of, written
 from .bootloader import BootloaderOperations, BootRequest, BootResult, InspectResult
 from .children import Child
 from .config import Config
@@ -56,6 +59,8 @@ class Supervisor:
         self._operations: set[Operation[BootResult] | Operation[InspectResult]] = set()
         self._stuck: list[Child] = []
         self._closed = False
+        self._trail: AuditTrail | None = None
+        self._told_missing: frozenset[Layer] = frozenset()
 
     async def __aenter__(self) -> Supervisor:
         await self.open()
@@ -68,16 +73,35 @@ class Supervisor:
             await self.close()
 
     async def open(self) -> None:
-        """Starts the launcher. Raises ConfinementUnavailable where this host cannot confine, OperationFailed."""
+        """Starts the launcher.
+
+        Raises ConfinementUnavailable where this host cannot confine, AuditUnavailable, OperationFailed.
+        """
         self._birthplace.require("The supervisor")
         if self._closed or self._loop is not None:
             raise UsageError("A supervisor is opened once.")
         self._birthplace = Birthplace()  # its thread is the one in which it is opened
+        self._loop = asyncio.get_running_loop()
+        trail = self._trail = AuditTrail(self.config.audit_log, alone=self.config.audit_alone)
+        try:
+            await self._open(trail)
+        except DomwardError as error:
+            trail.note(event_of(error), described(error), outcome=outcome_of(error), symbol=symbol_of(error))
+            await self.close()
+            raise
+        except BaseException:
+            await self.close()
+            raise
+
+    async def _open(self, trail: AuditTrail) -> None:
+        assert self._loop is not None
+        opened = trail.note(
+            Event.SUPERVISOR_OPENED, {"version": domward.__version__, "config": self.config.completed()}
+        )
         if os.geteuid() != 0:
             raise ConfinementUnavailable(
                 "Confining helpers takes root: own uids and namespaces.", advice="Run domward as root, or with sudo."
             )
-        self._loop = asyncio.get_running_loop()
         try:
             self._events = Events(self._loop)
             self._leases = UidLeases(self.config.state_directory, self.config.uid_base, self.config.uid_count)
@@ -85,11 +109,8 @@ class Supervisor:
             self._hashing = ThreadPoolExecutor(_HASH_THREADS, "domward-hash")
             await self.host()
         except OSError as error:
-            await self.close()
             raise OperationFailed(f"The supervisor could not be opened: {error.strerror}.") from error
-        except BaseException:
-            await self.close()
-            raise
+        await written(opened)
 
     async def close(self) -> None:
         """Cancels what runs, ends the launcher, closes everything. Idempotent."""
@@ -115,6 +136,9 @@ class Supervisor:
             self._events.close()
         if self._hashing is not None:
             self._hashing.shutdown()
+        if self._trail is not None:
+            self._trail.note(Event.SUPERVISOR_CLOSED)
+            await self._trail.close()
 
     async def run_bootloader(self, request: BootRequest) -> BootResult:
         """Reads what boots from `request.disk`. The result's memfds are the caller's, who closes it.
@@ -124,9 +148,11 @@ class Supervisor:
         """
         return await self.bootloader_operation(request).complete()
 
-    async def inspect(self, disk: Path | Fd, image_format: str | None = None) -> InspectResult:
+    async def inspect(
+        self, disk: Path | Fd, image_format: str | None = None, actor: Actor | None = None
+    ) -> InspectResult:
         """Lists the volumes and boot entries of `disk` and what is wrong with each. Raises as `run_bootloader`."""
-        return await self.inspect_operation(disk, image_format).complete()
+        return await self.inspect_operation(disk, image_format, actor).complete()
 
     def bootloader_operation(self, request: BootRequest) -> Operation[BootResult]:
         """The same as a new operation, to be started, watched, awaited by several and cancelled."""
@@ -137,21 +163,33 @@ class Supervisor:
         actions = self._actions()
 
         async def body(operation: Operation[BootResult]) -> BootResult:
-            return await actions.run(operation, await self.host(), request)
+            await trail.record(Event.REQUEST, request.described())
+            return await actions.run(operation, await self.host(trail), request)
 
-        operation = Operation("boot", body, self.config.budgets.wall_seconds, BootResult.close)
+        async def conclude(error: DomwardError | None) -> None:
+            await trail.concluded(error)
+
+        operation = Operation("boot", body, self.config.budgets.wall_seconds, BootResult.close, conclude)
+        trail = self.trail.operation(operation.id, request.actor, request.domain)
         self._own(operation)
         return operation
 
-    def inspect_operation(self, disk: Path | Fd, image_format: str | None = None) -> Operation[InspectResult]:
+    def inspect_operation(
+        self, disk: Path | Fd, image_format: str | None = None, actor: Actor | None = None
+    ) -> Operation[InspectResult]:
         """As `inspect`, as an operation."""
-        BootRequest(disk=disk, image_format=image_format)  # the same arguments, the same check
+        request = BootRequest(disk=disk, image_format=image_format, actor=actor)  # the same arguments, the same check
         actions = self._actions()
 
         async def body(operation: Operation[InspectResult]) -> InspectResult:
-            return await actions.inspect(operation, await self.host(), disk, image_format)
+            await trail.record(Event.REQUEST, request.described())
+            return await actions.inspect(operation, await self.host(trail), disk, image_format)
 
-        operation = Operation("inspect", body, self.config.budgets.wall_seconds, lambda _result: None)
+        async def conclude(error: DomwardError | None) -> None:
+            await trail.concluded(error)
+
+        operation = Operation("inspect", body, self.config.budgets.wall_seconds, lambda _result: None, conclude)
+        trail = self.trail.operation(operation.id, actor)
         self._own(operation)
         return operation
 
@@ -159,14 +197,28 @@ class Supervisor:
     def _launcher(self) -> Launcher | None:
         return self._launchers.current if self._launchers is not None else None
 
-    async def host(self) -> HelperHost:
-        """What helpers need, with a live launcher. Raises ConfinementUnavailable where a needed layer is missing."""
+    @property
+    def trail(self) -> AuditTrail:
+        """What is to be told to the audit log; of a supervisor that was opened."""
+        assert self._trail is not None
+        return self._trail
+
+    async def host(self, trail: OperationTrail | None = None) -> HelperHost:
+        """What helpers need, with a live launcher. Raises ConfinementUnavailable where a needed layer is missing.
+
+        `trail` is told of the helpers; None tells of them without an operation.
+        """
         self._require_open()
         assert self._events is not None
         assert self._leases is not None
         assert self._launchers is not None
         launcher, ready = await self._launchers.live()
-        return HelperHost(self.config, self._events, self._leases, launcher, self._missing(ready), self._stuck)
+        missing = self._missing(ready)
+        if missing != self._told_missing:
+            self.trail.note(Event.LAYERS_MISSING, {"layers": sorted(layer.value for layer in missing)})
+            self._told_missing = missing
+        trail = trail or self.trail.operation("")
+        return HelperHost(self.config, self._events, self._leases, launcher, missing, self._stuck, trail)
 
     def _missing(self, ready: LauncherReady) -> frozenset[Layer]:
         missing = frozenset(ready.missing) | self.config.absent_layers

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What every test gets: the leak check, and fixtures for guest disks.
 
+- as root, the tests run in a mount namespace in which /var/log/domward is their own (`support.own_mounts`);
 - every test is checked for what it leaves behind (`support.leaks`);
 - tests outside tests/unit and tests/fuzz need root: they fail without it under CI, and are skipped elsewhere;
 - a skip must name what this machine lacks, and all skips are listed at the end;
@@ -20,7 +21,7 @@ from pathlib import Path
 
 import coverage
 import pytest
-from support import child_coverage
+from support import child_coverage, own_mounts
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
 from support.guests import small_kernel
@@ -35,9 +36,11 @@ _skips = pytest.StashKey[list[tuple[str, str]]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Prepares the lists that are shown at the end."""
+    """Prepares the lists that are shown at the end, and a place for the logs of the programs under test."""
     config.stash[_skips] = []
     config.stash[_litter] = []
+    if os.geteuid() == 0:
+        own_mounts.enter()
     if coverage.Coverage.current():
         folder = tempfile.TemporaryDirectory(prefix="coverage-of-children-")
         config.add_cleanup(folder.cleanup)

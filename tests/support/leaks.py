@@ -18,9 +18,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 HELPER_UIDS = range(1_900_000_000, 1_900_065_536)
-PLACES = (("/run", "domward*"), ("/tmp", "domward*"), ("/var/tmp", "domward*"), ("/dev/shm", "domward*"))
+PLACES = (
+    ("/run", "domward*"),
+    ("/tmp", "domward*"),
+    ("/var/tmp", "domward*"),
+    ("/dev/shm", "domward*"),
+    ("/var/log", "domward*"),
+)
 # Made by the first supervisor on a machine, and always empty: it stays, so that a lease needs no cleaning up.
 KEPT = ("/run/domward", "/run/domward/uid-leases")
+# The audit log of the commands that tests run, in a folder of this test run's own (`own_mounts`): it stays and grows.
+KEPT_LOGS = ("/var/log/domward", *(f"/var/log/domward/audit.log{end}" for end in ("", ".head", ".lock")))
 # The kernel takes a moment to let a joined thread and an auto-clearing loop device go; nothing else gets one.
 GRACE_SECONDS = 2.0
 
@@ -157,7 +165,7 @@ def _files() -> dict[str, str]:
         for top in Path(place).glob(pattern):
             for path in (top, *top.rglob("*")) if top.is_dir() and not top.is_symlink() else (top,):
                 found[str(path)] = ""
-    return {path: what for path, what in found.items() if path not in KEPT}
+    return {path: what for path, what in found.items() if path not in KEPT + KEPT_LOGS}
 
 
 def _loops(under: Path) -> dict[str, str]:

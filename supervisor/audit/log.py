@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One audit log on a disk: appends records to its chain, and notices whatever else was done to the file.
+
+States: closed -> open -> closed or broken. The first `append` opens; by cases, under the lock of all writers:
+
+- the file grew: other writers' records, after which this one goes on; ours must still be where it was
+- the file was rotated by another writer: this one goes on in the new file
+- the file is gone, another one, shorter, or does not end as it did: broken
+- writing fails (disk full): AuditUnavailable, and the next `append` opens it anew and tells what was left half-written
+- the disk does not confirm (fdatasync): broken, because nobody knows what it then holds
+
+A broken log refuses every record until its supervisor is opened anew. What a crash left unfinished stays in the file as
+a line of its own, and a `log-recovered` record says so; a head file that knows a later record than the log has (see
+`head`) gives a `log-damaged` record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import grp
+import os
+import stat
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import domward
+from domward.protocol import limits
+from domward.protocol.errors import AuditUnavailable, printable
+from domward.protocol.fds import Fd
+
+from .head import Checkpoint, HeadFile
+from .lock import LogLock
+from .record import NO_HASH, Actor, Detail, Entry, Event, Outcome, Place, boot_id, machine_id, make_entry, rfc3339
+from .tail import Tail, chain_of, closed, ends_with, read_tail
+
+AUDIT_GROUP = "domward-audit"  # who may read the log beside its owner, where the group exists
+STEP_BACK = 2_000_000_000  # nanoseconds: less than this is no step of the clock but the order of several writers
+
+_FILE_MODE = 0o640
+_FOLDER_MODE = 0o750
+_REPLACED = "Keep what is there for a look, and start anew."
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A record that is on the disk, as a mirror sends it on."""
+
+    event: Event
+    line: bytes
+    place: Place
+
+
+class AuditLog:
+    """The log at `path`. Not thread-safe: one thread uses it. `alone` is a daemon's: no other daemon may have it."""
+
+    def __init__(
+        self, path: Path, actor: Actor, *, alone: bool = False, file_bytes: int = limits.AUDIT_FILE_BYTES
+    ) -> None:
+        self.path = path
+        self.chain = ""
+        self._actor = actor
+        self._alone = alone
+        self._file_bytes = file_bytes
+        self._boot = boot_id()
+        self._folder: Fd | None = None
+        self._lock: LogLock | None = None
+        self._head: HeadFile | None = None
+        self._file: Fd | None = None
+        self._tail = Tail(Place(0, NO_HASH, NO_HASH), 0, 0, "", 0, b"")
+        self._broken: AuditUnavailable | None = None
+        self._pending: list[Written] = []
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """The last record that is on the disk."""
+        return Checkpoint(self.chain, self._tail.place.seq, self._tail.place.hash, rfc3339(time.time_ns()))
+
+    def append(self, entries: Sequence[Entry]) -> list[Written]:
+        """Puts `entries` on the disk and returns them, with records of the log's own among them.
+
+        Raises AuditUnavailable; then none of them counts as written.
+        """
+        if self._broken is not None:
+            raise self._error(self._broken.sentence, self._broken.advice)
+        try:
+            self._pending = []
+            with self._open_lock().held():
+                self._prepare()
+                if self._tail.size >= self._file_bytes:
+                    self._rotate()
+                self._write([piece for entry in entries for piece in self._with_clock(entry)])
+                return self._pending
+        except OSError as error:
+            self._close_file()
+            raise self._unavailable(error) from error
+        except AuditUnavailable:
+            self._close_file()
+            raise
+
+    def close(self) -> None:
+        """Closes all fds. Idempotent."""
+        self._close_file()
+        if self._head is not None:
+            self._head.close()
+        if self._lock is not None:
+            self._lock.close()
+        if self._folder is not None:
+            self._folder.close()
+        self._head = self._lock = self._folder = None
+
+    def _close_file(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    # --- opening ------------------------------------------------------------------------------------------------
+
+    def _open_lock(self) -> LogLock:
+        if self._lock is None:
+            if self._folder is None:
+                self._folder = self._open_folder()
+            self._lock = LogLock(self._folder, self.path.name, alone=self._alone)
+        return self._lock
+
+    def _open_folder(self) -> Fd:
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(self.path.parent, _FOLDER_MODE)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        folder = Fd(os.open(self.path.parent, flags), "audit folder")
+        found = os.fstat(folder.fileno())
+        if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            folder.close()
+            raise self._error(
+                f"The folder of the audit log {self._shown} can be written by others.",
+                "Give it to the user of this process, with mode 0750 or less.",
+            )
+        return folder
+
+    def _prepare(self) -> None:
+        """Makes sure that the log is open and is what it was. Raises AuditUnavailable, OSError."""
+        if self._file is None:
+            self._open()
+            return
+        there, held = self._stat_path(), os.fstat(self._file.fileno())
+        if there is None:
+            self._break("was deleted while it was in use")
+        elif (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
+            self._follow_rotation()
+        elif held.st_nlink != 1 or held.st_size < self._tail.size:
+            self._break("was cut short while it was in use")
+        elif not ends_with(self._file, self._tail.size, self._tail.place):
+            self._break("was changed while it was in use")
+        elif held.st_size > self._tail.size:
+            self._go_on_after(self._file, held.st_size)
+
+    def _stat_path(self) -> os.stat_result | None:
+        assert self._folder is not None
+        try:
+            return os.stat(self.path.name, dir_fd=self._folder.fileno(), follow_symlinks=False)
+        except FileNotFoundError:
+            return None
+
+    def _open(self) -> None:
+        assert self._folder is not None
+        if self._head is None:
+            self._head = HeadFile(self._open_file(f"{self.path.name}.head", 0))
+        known = self._head.read()
+        new = self._stat_path() is None
+        self._file = self._open_file(self.path.name, os.O_APPEND)
+        if new:
+            os.fsync(self._folder.fileno())
+        self._go_on_after(self._file, os.fstat(self._file.fileno()).st_size)
+        if self._tail.place.seq == 0:
+            self._begin(known)
+            if known is not None and not self._rotated_at(known):
+                self._note(Event.LOG_DAMAGED, Outcome.FAILED, {"expected": _named(known), "found": None})
+        else:
+            self.chain = chain_of(self._file)
+            if not self.chain:
+                self._broken = self._error(f"The audit log {self._shown} has no beginning.", _REPLACED)
+                raise self._broken
+            if known is not None and not self._has(known):
+                self._note(
+                    Event.LOG_DAMAGED, Outcome.FAILED, {"expected": _named(known), "found": _named(self.checkpoint)}
+                )
+
+    def _has(self, known: Checkpoint) -> bool:
+        """Whether the head file's last word still holds: it may be behind where a writer was killed, never ahead."""
+        place = self._tail.place
+        return known.chain == self.chain and (
+            known.seq < place.seq or (known.seq == place.seq and known.hash == place.hash)
+        )
+
+    def _open_file(self, name: str, how: int) -> Fd:
+        """Opens `name` in the folder, or makes it with its mode and group. Raises AuditUnavailable, OSError."""
+        assert self._folder is not None
+        flags = os.O_RDWR | how | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            file = Fd(os.open(name, flags, dir_fd=self._folder.fileno()), "audit log")
+        except FileNotFoundError:
+            made = os.open(name, flags | os.O_CREAT | os.O_EXCL, _FILE_MODE, dir_fd=self._folder.fileno())
+            file = Fd(made, "audit log")
+            if os.geteuid() == 0:
+                with contextlib.suppress(KeyError):  # without the group, the log is its owner's alone
+                    os.fchown(file.fileno(), 0, grp.getgrnam(AUDIT_GROUP).gr_gid)
+            os.fchmod(file.fileno(), _FILE_MODE)
+        found = os.fstat(file.fileno())
+        others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or others or found.st_nlink != 1:
+            file.close()
+            raise self._error(
+                f"{printable(name)} is no file that only this user can write.", "Move it away, or name another log."
+            )
+        return file
+
+    def _go_on_after(self, file: Fd, size: int) -> None:
+        """Takes the end of `file` for ours, and tells of what a crash left there. Raises AuditUnavailable."""
+        tail = read_tail(file, size)
+        if tail is None:
+            self._broken = self._error(
+                f"The audit log {self._shown} does not end with a record of domward's.",
+                "Move it away as evidence ('domward audit verify' says more), and start anew.",
+            )
+            raise self._broken
+        self._tail = tail
+        if tail.torn and tail.place.seq:
+            self._recover(tail)
+
+    def _recover(self, tail: Tail) -> None:
+        self._close_torn(tail)
+        self._note(Event.LOG_RECOVERED, Outcome.OK, _torn(tail))
+
+    def _close_torn(self, tail: Tail) -> None:
+        if not tail.torn.endswith(b"\n"):
+            self._raw(b"\n")
+            self._tail = replace(tail, size=tail.size + 1)
+
+    def _begin(self, known: Checkpoint | None) -> None:
+        """Writes the first record of a file: of a new chain, or of one that goes on after `known`."""
+        before = self._tail
+        if before.torn:
+            self._close_torn(before)
+        self.chain = known.chain if known else os.urandom(16).hex()
+        place = Place(known.seq, NO_HASH, known.hash) if known else Place(0, NO_HASH, NO_HASH)
+        self._tail = replace(self._tail, place=place, torn=b"")
+        self._note(Event.LOG_OPENED, Outcome.OK, self._opening(known))
+        if before.torn:
+            self._note(Event.LOG_RECOVERED, Outcome.OK, _torn(before))
+
+    def _opening(self, known: Checkpoint | None) -> Detail:
+        return {
+            "format": 1,
+            "chain": self.chain,
+            "host": os.uname().nodename,
+            "machine": machine_id(),
+            "domward": domward.__version__,
+            "former": None if known is None else _named(known),
+        }
+
+    # --- rotation -----------------------------------------------------------------------------------------------
+
+    def _rotate(self) -> None:
+        """Gives the file its last record and another name, and begins the next one, which names that record."""
+        assert self._folder is not None
+        assert self._file is not None
+        name = self._rotated_name(self.chain, self._tail.place.seq + 1)
+        self._note(Event.LOG_ROTATED, Outcome.OK, {"name": name})
+        known = self.checkpoint
+        folder = self._folder.fileno()
+        os.rename(self.path.name, name, src_dir_fd=folder, dst_dir_fd=folder)
+        self._file.close()
+        self._file = self._open_file(self.path.name, os.O_APPEND)
+        os.fsync(folder)
+        self._tail = replace(self._tail, size=0)
+        self._begin(known)
+
+    def _rotated_name(self, chain: str, last: int) -> str:
+        return f"{self.path.name}.{chain[:8]}.{last:012d}"
+
+    def _rotated_at(self, known: Checkpoint) -> bool:
+        """Whether a rotation ended with `known` and was interrupted before the next file was begun."""
+        assert self._folder is not None
+        return os.access(self._rotated_name(known.chain, known.seq), os.F_OK, dir_fd=self._folder.fileno())
+
+    def _follow_rotation(self) -> None:
+        """Goes on in the file that another writer began. Raises AuditUnavailable where nobody rotated."""
+        assert self._file is not None
+        former, self._file = self._file, None
+        chain, seq = self.chain, self._tail.place.seq
+        with former:
+            end = read_tail(former, os.fstat(former.fileno()).st_size)
+        file = self._open_file(self.path.name, os.O_APPEND)
+        tail = read_tail(file, os.fstat(file.fileno()).st_size)
+        if end is None or tail is None or chain_of(file) != chain or not seq <= end.place.seq < tail.place.seq:
+            file.close()
+            self._break("was replaced by another file while it was in use")
+        else:
+            self._file, self._tail = file, tail
+
+    # --- writing ------------------------------------------------------------------------------------------------
+
+    def _with_clock(self, entry: Entry) -> list[Entry]:
+        """`entry`, after one that says so where the clock went back since the last record."""
+        last, boot = self._tail, self._boot
+        found = []
+        monotonic = entry.monotonic - last.monotonic if last.boot == boot else 0
+        if last.wall and entry.wall - last.wall - monotonic < -STEP_BACK:
+            detail: Detail = {"from": rfc3339(last.wall), "to": rfc3339(entry.wall)}
+            found.append(self._own(Event.CLOCK_STEPPED_BACK, Outcome.OK, detail))
+        self._tail = replace(last, wall=entry.wall, monotonic=entry.monotonic, boot=boot)
+        return [*found, entry]
+
+    def _own(self, event: Event, outcome: Outcome, detail: Detail) -> Entry:
+        return make_entry(event, boot=self._boot, actor=self._actor, outcome=outcome, detail=detail)
+
+    def _note(self, event: Event, outcome: Outcome, detail: Detail) -> None:
+        self._write([self._own(event, outcome, detail)])
+
+    def _write(self, entries: list[Entry]) -> None:
+        """Appends, has the disk confirm it, and moves the head."""
+        place, size = self._tail.place, self._tail.size
+        lines: list[Written] = []
+        for entry in entries:
+            line, digest = entry.line(place.seq + 1, place.hash)
+            place = Place(place.seq + 1, place.hash, digest)
+            size += len(line)
+            lines.append(Written(entry.event, line, place))
+        self._raw(b"".join(one.line for one in lines))
+        last = entries[-1]
+        self._tail = Tail(place, last.wall, last.monotonic, self._boot, size, b"")
+        self._pending += lines
+        assert self._head is not None
+        self._head.write(self.checkpoint)
+
+    def _raw(self, data: bytes) -> None:
+        assert self._file is not None
+        view = memoryview(data)
+        while view:
+            view = view[os.write(self._file.fileno(), view) :]
+        try:
+            os.fdatasync(self._file.fileno())
+        except OSError as error:
+            self._broken = self._unavailable(error)
+            raise self._broken from error
+
+    # --- errors -------------------------------------------------------------------------------------------------
+
+    @property
+    def _shown(self) -> str:
+        return printable(str(self.path))
+
+    def _break(self, what: str) -> None:
+        self._broken = self._error(f"The audit log {self._shown} {what}.", _REPLACED)
+        raise self._broken
+
+    def _unavailable(self, error: OSError) -> AuditUnavailable:
+        symbol = errno.errorcode.get(error.errno or 0, "unknown")
+        return self._error(
+            f"The audit log {self._shown} cannot be written: {error.strerror} ({symbol}).",
+            "Without a record nothing is done: make room or give it a disk that works, or name another log.",
+        )
+
+    def _error(self, sentence: str, advice: str) -> AuditUnavailable:
+        return AuditUnavailable(sentence, advice=advice)
+
+
+def _named(checkpoint: Checkpoint) -> Detail:
+    return {"seq": checkpoint.seq, "hash": checkpoint.hash}
+
+
+def _torn(tail: Tail) -> Detail:
+    lines = closed(tail.torn)
+    return {"offset": tail.size - len(tail.torn), "bytes": len(lines), "sha256": sha256(lines).hexdigest()}
