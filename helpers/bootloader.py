@@ -30,8 +30,9 @@ from domward.protocol.messages import (
 from .menu import run_menu
 from .reader.copy import copy_files
 from .reader.finder import find_menu
+from .reader.given_files import menu_of_files
 from .reader.interface import BootEntry, BootMenu, FileRef
-from .reader.selection import check_args, choose, default_index
+from .reader.selection import check_args, choose, default_index, joined_args, with_extra_args
 from .reader.tree import open_disk
 
 _NO_DEFAULT = limits.ENTRIES
@@ -60,10 +61,16 @@ def run(channel: Channel) -> int:
 def _read(channel: Channel, order: ReadBoot, fds: tuple[Fd, ...]) -> None:
     disk, kernel, ramdisk = fds[:3]
     channel.send(Progress(step=ReadStep.IMAGE))
-    forest = open_disk(disk.fileno(), order.image_format)
+    forest = open_disk(disk.fileno(), order.image_format, offset=None if order.offset < 0 else order.offset)
     channel.send(Progress(step=ReadStep.CONFIGURATION))
-    menu = find_menu(forest)
-    entry, args = _choice(channel, order, menu, fds[3] if order.interactive else None)
+    extra = order.extra or b""
+    if order.kernel is None:
+        menu = with_extra_args(find_menu(forest), extra)
+        entry, args = _choice(channel, order, menu, fds[3] if order.interactive else None)
+    else:
+        menu = menu_of_files(forest, order.kernel, order.ramdisk, joined_args(order.args or b"", extra))
+        entry = choose(menu)
+        args = entry.args
     check_args(args)
     assert entry.kernel is not None
     channel.send(Progress(step=ReadStep.KERNEL))
@@ -85,18 +92,20 @@ def _read(channel: Channel, order: ReadBoot, fds: tuple[Fd, ...]) -> None:
 
 def _choice(channel: Channel, order: ReadBoot, menu: BootMenu, terminal: Fd | None) -> tuple[BootEntry, bytes]:
     """The entry and its arguments, asked for on `terminal` where there is one."""
+    args = None if order.args is None else joined_args(order.args, order.extra or b"")
     if terminal is None:
         entry = choose(menu, order.entry)
-        return entry, entry.args if order.args is None else order.args
+        return entry, entry.args if args is None else args
     if order.entry is not None:
         menu = replace(menu, default=menu.entries.index(choose(menu, order.entry)))
-    if order.args is not None:
+    if args is not None:
         entries = list(menu.entries)
         default = default_index(menu)
-        entries[default] = replace(entries[default], args=order.args)
+        entries[default] = replace(entries[default], args=args)
         menu = replace(menu, entries=tuple(entries), default=default)
-    # Who asks for a menu wants to see it, also where the disk would skip it.
-    seconds = float(order.menu_timeout) if order.menu_timeout >= 0 else menu.timeout or None
+    seconds = float(order.menu_timeout) if order.menu_timeout >= 0 else menu.timeout
+    if order.menu_timeout < 0 and not order.may_skip_menu:
+        seconds = seconds or None  # who asks for a menu wants to see it, also where the disk would skip it
     channel.send(Progress(step=ReadStep.MENU))
     choice = run_menu(
         terminal.fileno(),

@@ -234,12 +234,19 @@ class ReadBoot(Message, name="read-boot"):
 
     Fds: disk (read-only), kernel sink, ramdisk sink; where `interactive`, a pty slave.
 
-    `entry` is a number, title, id or "submenu>title"; None takes the default. `args` replaces the entry's arguments.
-    `image_format` is "raw" or "qcow2"; None probes. `menu_timeout` -1 takes the configuration's own, in seconds.
+    `entry` is a number, title, id or "submenu>title"; None takes the default. `args` replaces the entry's arguments,
+    `extra` is appended to those of every entry. With `kernel`, a path on the disk, that file and `ramdisk` are taken
+    instead of an entry's, and nothing of the disk's boot configuration. `offset` is the byte where the one file system
+    to look at begins; -1 looks at all partitions. `image_format` is "raw" or "qcow2"; None probes. `menu_timeout` -1
+    takes the configuration's own, in seconds, with which a menu of 0 seconds is shown only unless `may_skip_menu`.
     """
 
     entry: bytes | None = optional_data(limits.TITLE_BYTES)
     args: bytes | None = optional_data(limits.CMDLINE_BYTES)
+    extra: bytes | None = optional_data(limits.CMDLINE_BYTES)
+    kernel: bytes | None = optional_data(limits.PATH_BYTES)
+    ramdisk: bytes | None = optional_data(limits.PATH_BYTES)
+    offset: int = integer(-1, _SIZE)
     image_format: str | None = optional_text(_NAME)
     kernel_bytes: int = integer(1, _SIZE)
     ramdisk_bytes: int = integer(1, _SIZE)
@@ -247,6 +254,7 @@ class ReadBoot(Message, name="read-boot"):
     columns: int = integer(1, 1000)
     rows: int = integer(1, 1000)
     menu_timeout: int = integer(-1, 86_400)
+    may_skip_menu: bool = boolean()
 
     def fd_count(self) -> int:
         """Disk and two sinks, one more for a menu."""

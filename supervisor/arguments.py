@@ -40,6 +40,14 @@ def kernel_arguments(value: object) -> bytes:
     return found
 
 
+def guest_path(name: str, value: object) -> bytes:
+    """A path on a guest's disk: 1 to limits.PATH_BYTES bytes, none of them NUL. Raises UsageError."""
+    found = _bytes(name, value, limits.PATH_BYTES)
+    if not found or 0 in found:
+        raise UsageError(f"{name} must be a path on the guest's disk.")
+    return found
+
+
 def seconds(word: str) -> float | None:
     """A time-out above 0 and up to LONGEST_TIMEOUT; None for anything else."""
     found = float(word) if _SECONDS.fullmatch(word) else 0.0

@@ -52,6 +52,7 @@ from .verification import Verified
 
 IMAGE_FORMATS = ("raw", "qcow2")
 _NO_TIMEOUT_GIVEN = -1
+_NO_OFFSET = -1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,17 +61,25 @@ class BootRequest:
 
     `disk` is a path that the caller may read, or an open fd that stays the caller's. `entry` is a number from 0, a
     title, an id or "submenu>title", as bytes; None takes the disk's default. `args` replaces the entry's arguments,
-    at most limits.CMDLINE_BYTES. `image_format` None recognises raw and qcow2. With a `console` a menu is shown
-    there for `menu_timeout` seconds (None: as the disk says). `actor` is who asks, for the audit log, None for this
-    process; `domain` is what it is for, where that is known.
+    and `extra` is appended to them, each at most limits.CMDLINE_BYTES. With `kernel`, a path on the disk, that file and
+    `ramdisk` are taken instead of an entry's, with `args` and `extra` alone. `offset` is the byte where the one file
+    system to look at begins; None looks at every partition. `image_format` None recognises raw and qcow2. With a
+    `console` a menu is shown there for `menu_timeout` seconds (None: as the disk says); where the disk says to show
+    none it is shown all the same, unless `may_skip_menu`. `actor` is who asks, for the audit log, None for this process;
+    `domain` is what it is for, where that is known.
     """
 
     disk: Path | Fd
     entry: bytes | None = None
     args: bytes | None = None
+    extra: bytes | None = None
+    kernel: bytes | None = None
+    ramdisk: bytes | None = None
+    offset: int | None = None
     image_format: str | None = None
     console: Console | None = None
     menu_timeout: int | None = None
+    may_skip_menu: bool = False
     actor: Actor | None = None
     domain: Domain | None = None
 
@@ -81,6 +90,9 @@ class BootRequest:
             arguments.entry(self.entry)
         if self.args is not None:
             arguments.kernel_arguments(self.args)
+        if self.extra is not None:
+            arguments.kernel_arguments(self.extra)
+        self._check_files()
         if self.image_format not in (None, *IMAGE_FORMATS):
             raise UsageError(f"image_format must be one of {', '.join(IMAGE_FORMATS)}, not {self.image_format!r}.")
         if self.console is not None and not isinstance(self.console, Console):
@@ -99,9 +111,25 @@ class BootRequest:
             "format": self.image_format,
             "entry": self.entry,
             "args": self.args,
+            "extra": self.extra,
+            "kernel": self.kernel,
+            "ramdisk": self.ramdisk,
+            "offset": self.offset,
             "console": self.console is not None,
             "menu_timeout": self.menu_timeout,
+            "may_skip_menu": self.may_skip_menu,
         }
+
+    def _check_files(self) -> None:
+        for name in ("kernel", "ramdisk"):
+            if (path := getattr(self, name)) is not None:
+                arguments.guest_path(name, path)
+        if self.ramdisk is not None and self.kernel is None:
+            raise UsageError("A ramdisk is named on the disk only together with a kernel.")
+        if self.kernel is not None and (self.entry is not None or self.console is not None):
+            raise UsageError("With a kernel named on the disk there is neither an entry nor a menu.")
+        if self.offset is not None and (type(self.offset) is not int or not 0 <= self.offset < 2**63):
+            raise UsageError("offset must be a number of bytes from 0 on.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +312,10 @@ def _order(request: BootRequest, host: HelperHost) -> ReadBoot:
     return ReadBoot(
         entry=request.entry,
         args=request.args,
+        extra=request.extra,
+        kernel=request.kernel,
+        ramdisk=request.ramdisk,
+        offset=_NO_OFFSET if request.offset is None else request.offset,
         image_format=request.image_format,
         kernel_bytes=host.config.budgets.kernel_bytes,
         ramdisk_bytes=host.config.budgets.ramdisk_bytes,
@@ -291,6 +323,7 @@ def _order(request: BootRequest, host: HelperHost) -> ReadBoot:
         columns=console.columns if console else 80,
         rows=console.rows if console else 24,
         menu_timeout=_NO_TIMEOUT_GIVEN if request.menu_timeout is None else request.menu_timeout,
+        may_skip_menu=request.may_skip_menu,
     )
 
 

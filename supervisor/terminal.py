@@ -66,6 +66,8 @@ class ProgressLine:
 def raw_console() -> Iterator[Console]:
     """Standard input and output as a console in raw mode; restored at the end, whatever the menu left behind.
 
+    One that does not know its size, like those that libxl makes, is taken to have 80 columns and 24 rows.
+
     Raises UsageError where they are no terminal, OperationFailed where it cannot be set.
     """
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
@@ -79,7 +81,7 @@ def raw_console() -> Iterator[Console]:
     try:
         with contextlib.suppress(termios.error):  # it has just hung up, which ends the menu
             tty.setraw(keys)
-        yield Console(keys, screen, min(max(size.columns, 1), _LARGEST), min(max(size.lines, 1), _LARGEST))
+        yield Console(keys, screen, min(size.columns or 80, _LARGEST), min(size.lines or 24, _LARGEST))
     finally:
         with interrupts.held_off():
             _restore(keys, screen, before)

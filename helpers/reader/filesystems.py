@@ -184,7 +184,9 @@ class CheckedFileSystem:
 
 def place(volume: Volume) -> str:
     """How messages name a volume."""
-    return f"partition {volume.index}" if volume.index else "the whole disk"
+    if volume.index:
+        return f"partition {volume.index}"
+    return f"the disk from byte {volume.offset} on" if volume.offset else "the whole disk"
 
 
 _HEAD_BYTES = 68 << 10  # up to and with the superblock of btrfs at 64 KiB

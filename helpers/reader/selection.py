@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason, printable
 from domward.protocol.text import has_control
@@ -60,6 +62,19 @@ def check_args(args: bytes) -> None:
         )
     if has_control(args):
         raise DiskError(DiskReason.ARGS_INVALID, "the kernel's arguments hold control characters")
+
+
+def with_extra_args(menu: BootMenu, extra: bytes) -> BootMenu:
+    """The menu with `extra` behind the arguments of every entry, where both are seen and can be edited."""
+    if not extra:
+        return menu
+    entries = tuple(replace(entry, args=joined_args(entry.args, extra)) for entry in menu.entries)
+    return replace(menu, entries=entries)
+
+
+def joined_args(args: bytes, extra: bytes) -> bytes:
+    """`args` and then `extra`, as one command line."""
+    return b" ".join(part for part in (args, extra) if part)
 
 
 def shown(entry: BootEntry) -> str:

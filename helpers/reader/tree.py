@@ -19,7 +19,7 @@ from .filesystems import CheckedFileSystem, detect, place
 from .image import DiskImage, open_image
 from .interface import FileRef, Node, NodeType
 from .source import Budget, DiskSource
-from .volumes import find_volumes, whole_disk
+from .volumes import VolumeTable, find_volumes, volume_at, whole_disk
 
 _MOUNT_POINTS = ((b"boot",), (b"boot", b"efi"))
 _NAME_BYTES = 255
@@ -174,14 +174,15 @@ class DiskTree:
 class DiskForest:
     """The `interface.Forest` of an image.
 
-    `problems` says, for people, which partitions could not be used and why.
+    `offset` is where the only one to look at begins, in bytes; None looks at every partition. `problems` says, for
+    people, which partitions could not be used and why.
     """
 
-    def __init__(self, image: DiskImage) -> None:
+    def __init__(self, image: DiskImage, offset: int | None = None) -> None:
         self.image = image
         self.trees: list[DiskTree] = []
         self.problems: list[str] = []
-        table = find_volumes(image)
+        table = find_volumes(image) if offset is None else VolumeTable([volume_at(image, offset)])
         self.problems += table.problems
         errors: list[DiskError] = []
         volumes = table.volumes
@@ -258,17 +259,18 @@ class DiskForest:
         return DiskError(DiskReason.NO_FILESYSTEM, "there is no partition or file system that the reader knows")
 
 
-def open_forest(image: DiskImage) -> DiskForest:
-    """The file systems of `image`. Raises DiskError where there is none, with the most telling reason."""
-    return DiskForest(image)
-
-
-def open_disk(fd: int, format: str | None = None, budget: Budget | None = None) -> DiskForest:  # noqa: A002 -- as open_image
+def open_disk(
+    fd: int,
+    format: str | None = None,  # noqa: A002 -- as open_image
+    budget: Budget | None = None,
+    offset: int | None = None,
+) -> DiskForest:
     """The file systems of the disk that is open as `fd`, which stays the caller's.
 
-    `format` names the image's format, None: probe it. `budget` is the default one unless given.
+    `format` names the image's format, None: probe it. `budget` is the default one unless given. `offset` as
+    `DiskForest` has it.
     """
-    return open_forest(open_image(DiskSource(fd, budget or Budget()), format))
+    return DiskForest(open_image(DiskSource(fd, budget or Budget()), format), offset)
 
 
 def _components(path: bytes) -> list[bytes]:

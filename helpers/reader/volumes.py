@@ -72,6 +72,13 @@ def whole_disk(image: DiskImage) -> Volume:
     return Volume(0, "disk", 0, image.size)
 
 
+def volume_at(image: DiskImage, offset: int) -> Volume:
+    """All of the image from `offset` on, in bytes. Raises DiskError where nothing is there."""
+    if offset >= image.size:
+        raise DiskError(DiskReason.NO_FILESYSTEM, f"the disk ends at byte {image.size}, before offset {offset}")
+    return Volume(0, "disk", offset, image.size - offset)
+
+
 def _mbr_entries(untrusted_sector: bytes) -> list[tuple[int, int, int, int]] | None:
     """(slot 0-3, type, first sector, sectors) of the entries in use; None where the sector is no partition table.
 
