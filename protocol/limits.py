@@ -20,6 +20,7 @@ PATH_BYTES = 4 * KIB  # bytes: PATH_MAX
 KERNEL_BYTES = 256 * MIB  # bytes: largest kernel
 RAMDISK_BYTES = 1 * GIB  # bytes: largest ramdisk, all initrds together
 CMDLINE_BYTES = 1024 - 1  # bytes without the NUL: Xen's MAX_GUEST_CMDLINE is 1024 with it
+ANSWER_ITEM_BYTES = 2 * PATH_BYTES  # bytes: what libxl's buffer for an item of a bootloader's answer holds, and a NUL
 
 # --- what the reader may take from a disk -----------------------------------------------------------------------
 CONFIG_BYTES = 1 * MIB  # bytes: largest boot configuration file

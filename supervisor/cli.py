@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import logging
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -19,13 +18,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import domward
 from domward.protocol import limits
-from domward.protocol.errors import (
-    DomwardError,
-    OperationCancelled,
-    OperationFailed,
-    UsageError,
-    printable,
-)
+from domward.protocol.errors import DomwardError, OperationCancelled, UsageError, printable
 from domward.protocol.text import readable_rows
 
 from . import arguments, interrupts, report
@@ -37,6 +30,7 @@ from .doctor import diagnose
 from .launcher_process import LauncherProcess
 from .logs import read_log
 from .operations import Operation
+from .outcomes import error_line, outcome
 from .relay import Console
 from .streams import print_error, print_raw, print_result
 from .supervisor import Supervisor
@@ -51,20 +45,7 @@ ResultT = TypeVar("ResultT")
 def main(given: Sequence[str], process: LauncherProcess | None = None) -> int:
     """Runs the command line `given` and returns the exit code. `process` is a launcher that may be taken over."""
     as_json = "--json" in given[: given.index("--") if "--" in given else None]
-    # What helpers and the event loop log says nothing that the one line of an error does not say.
-    for name in ("domward", "asyncio"):
-        logging.getLogger(name).addHandler(logging.NullHandler())
-    try:
-        with interrupts.as_keyboard_interrupt():
-            return _run_command(given, process)
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        return _fail(OperationCancelled("Interrupted."), as_json=as_json)
-    except DomwardError as error:
-        return _fail(error, as_json=as_json)
-    except MemoryError:
-        return _fail(OperationFailed("domward ran out of memory.", code="out-of-memory"), as_json=as_json)
-    except Exception as error:  # noqa: BLE001 - the last resort: a person gets a sentence, never a traceback
-        return _fail(OperationFailed(f"domward has a defect: {type(error).__name__}: {error}."), as_json=as_json)
+    return outcome(lambda: _run_command(given, process), lambda error: _fail(error, as_json=as_json))
 
 
 def _run_command(given: Sequence[str], process: LauncherProcess | None) -> int:
@@ -78,7 +59,7 @@ def _run_command(given: Sequence[str], process: LauncherProcess | None) -> int:
 
 
 def _fail(error: DomwardError, *, as_json: bool) -> int:
-    print_error(report.error_line(error))
+    print_error(error_line(error))
     if as_json:
         with contextlib.suppress(DomwardError):  # that output is closed or full is perhaps the very error
             print_result([report.to_json(report.error_json(error))])
@@ -218,7 +199,7 @@ def _doctor(options: argparse.Namespace) -> int:
         print_result(report.doctor_text(diagnosis))
     if diagnosis.error is None:
         return 0
-    print_error(report.error_line(diagnosis.error))
+    print_error(error_line(diagnosis.error))
     return diagnosis.error.exit_code
 
 

@@ -114,7 +114,7 @@ def deliver(result: BootResult, folder: Fd, path: Path) -> Delivered:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         with Fd(os.open(temporary, flags, dir_fd=folder.fileno()), "new files") as new:
             for name, content in contents.items():
-                _write(new, name, content)
+                write_file(new, name, content)
             with interrupts.held_off():  # new and old files never stay side by side because of a signal
                 for name in contents:
                     os.rename(name, name, src_dir_fd=new.fileno(), dst_dir_fd=folder.fileno())
@@ -140,7 +140,8 @@ def _require_replaceable(folder: Fd) -> None:
                 raise OSError(errno.EISDIR, f"{name} is a folder")
 
 
-def _write(folder: Fd, name: str, content: SealedFile | bytes) -> None:
+def write_file(folder: Fd, name: str, content: SealedFile | bytes) -> None:
+    """Writes the new file `name`, mode 0600, into `folder`. Raises OSError; what was written by then stays."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     with Fd(os.open(name, flags, _FILE_MODE, dir_fd=folder.fileno()), name) as file:
         if isinstance(content, bytes):

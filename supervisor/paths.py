@@ -16,6 +16,9 @@ PYTHON = Path(sys.executable)
 LAUNCHER = Path(__file__).parents[1] / "helpers" / "start_launcher.py"
 
 NULL_DEVICE = "/dev/null"
+
+#: Where pygrub puts its files unless it is told: xenopsd takes them from there alone.
+PYGRUB_OUTPUT = Path("/var/run/xen/pygrub")
 PROC = Path("/proc")
 
 #: The host's identities, proc(5) and machine-id(5).

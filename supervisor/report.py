@@ -26,11 +26,6 @@ def to_json(value: dict[str, Any]) -> str:
     return json.dumps(value, ensure_ascii=True, separators=(",", ":"))
 
 
-def error_line(error: DomwardError) -> str:
-    """The line on standard error of a command that failed."""
-    return f"domward: {error.code}: {error}"
-
-
 def error_json(error: DomwardError) -> dict[str, Any]:
     """The object of a command that failed."""
     return {

@@ -25,6 +25,13 @@ _UNFINISHED = re.compile(rb"\x1b(\[[?0-9;]*)?\Z")
 UP, DOWN, ENTER, ESCAPE, INTERRUPT, ERASE_LINE = b"\x1b[A", b"\x1b[B", b"\r", b"\x1b", b"\x03", b"\x15"
 
 
+def screen_of(seen: bytes, columns: int, rows: int) -> Vt100Screen:
+    """The menu's screen after `seen` was written, up to where the terminal was given back."""
+    screen = Vt100Screen(columns, rows)
+    screen.feed(_UNFINISHED.sub(b"", seen.split(RESET)[0]))
+    return screen
+
+
 class MenuTerminal:
     """A pty with the command on it, as leader of a session that it controls; standard error is a pipe."""
 
@@ -44,9 +51,7 @@ class MenuTerminal:
 
     def screen(self) -> Vt100Screen:
         """What the menu shows; AssertionError where anything was written that a menu may not write."""
-        screen = Vt100Screen(self.columns, self.rows)
-        screen.feed(_UNFINISHED.sub(b"", self.seen.split(RESET)[0]))
-        return screen
+        return screen_of(self.seen, self.columns, self.rows)
 
     def until(self, condition: Callable[[Vt100Screen], bool]) -> Vt100Screen:
         """The screen as soon as `condition` holds."""

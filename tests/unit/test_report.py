@@ -18,6 +18,7 @@ from domward.supervisor import report
 from domward.supervisor.bootloader import InspectResult
 from domward.supervisor.delivery import Delivered
 from domward.supervisor.doctor import Diagnosis, FeatureReport, LayerReport
+from domward.supervisor.outcomes import error_line
 
 hostile_text = st.text(max_size=12) | st.just("\x1b[2J\x9b31m\r\n\u202e")
 hostile_bytes = st.binary(max_size=40) | st.just(b"\x1b[2J\x9b31m\r\n\xff")
@@ -87,8 +88,8 @@ def test_a_run_is_printable(title: bytes, args: bytes, source: str) -> None:
 @given(sentence=hostile_text, advice=hostile_text)
 def test_an_error_is_one_printable_line(sentence: str, advice: str) -> None:
     error = DiskError(DiskReason.CORRUPT, sentence, advice=advice, operation="boot-0", helper="bootloader 1")
-    assert is_printable(report.error_line(error))
-    assert report.error_line(error).startswith("domward: disk-corrupt: ")
+    assert is_printable(error_line(error))
+    assert error_line(error).startswith("domward: disk-corrupt: ")
     line = report.to_json(report.error_json(error))
     assert is_printable(line)
     assert json.loads(line)["error"]["exit_code"] == 7

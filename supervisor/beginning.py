@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""How each of our programs begins: the launcher first, which loads its own while the program loads the rest."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+
+from . import paths
+from .launcher_process import LauncherProcess
+from .streams import fill_closed
+
+
+def begin(work: Callable[[LauncherProcess | None], int], *, confines: bool) -> int:
+    """Runs `work` with a launcher that it may take over, where it `confines` helpers, and returns its exit code.
+
+    `work` loads what it needs when it is called. A launcher that it does not take is ended.
+    """
+    # A wish to stop waits until there is somebody to see to it; the launcher starts with no signal blocked.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    fill_closed()
+    process = _early_launcher() if confines else None
+    try:
+        return work(process)
+    finally:
+        if process is not None:
+            process.end()
+
+
+def _early_launcher() -> LauncherProcess | None:
+    if os.geteuid() != 0:
+        return None
+    try:
+        return LauncherProcess(os.fspath(paths.PYTHON))
+    except OSError:
+        return None  # the supervisor will try again, and say what is wrong
