@@ -65,8 +65,8 @@ class BootRequest:
     `ramdisk` are taken instead of an entry's, with `args` and `extra` alone. `offset` is the byte where the one file
     system to look at begins; None looks at every partition. `image_format` None recognises raw and qcow2. With a
     `console` a menu is shown there for `menu_timeout` seconds (None: as the disk says); where the disk says to show
-    none it is shown all the same, unless `may_skip_menu`. `actor` is who asks, for the audit log, None for this process;
-    `domain` is what it is for, where that is known.
+    none it is shown all the same, unless `may_skip_menu`. `actor` is who asks, for the audit log, None for this
+    process; `domain` is what it is for, where that is known.
     """
 
     disk: Path | Fd
