@@ -130,10 +130,14 @@ def confine(request: Spawn, host: Host, set_title: Callable[[], None]) -> tuple[
 
 
 def _become(uid: int, gid: int) -> None:
-    """Takes the helper's ids while the capabilities for the later steps stay permitted, and effective again."""
+    """Takes the helper's ids, and a keyring of its own.
+
+    The capabilities for the later steps stay permitted meanwhile, and are effective again at the end.
+    """
     kernel.keep_capabilities(True)
     os.setresgid(gid, gid, gid)
     os.setresuid(uid, uid, uid)
+    kernel.leave_session_keyring()
     kernel.keep_capabilities(False)
     kernel.set_capabilities(
         frozenset({kernel.CAP_SETGID, kernel.CAP_SETPCAP, kernel.CAP_SYS_ADMIN})  # what setgroups to seccomp need

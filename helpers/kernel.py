@@ -8,6 +8,7 @@ the others blocks. Each raises OSError. Numbers are those of <asm/unistd.h>; fro
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import struct
 
@@ -20,8 +21,8 @@ _libc.syscall.restype = ctypes.c_long
 
 MACHINE = os.uname().machine
 _NUMBERS = {
-    "x86_64": {"pivot_root": 155, "seccomp": 317, "capset": 126},
-    "aarch64": {"pivot_root": 41, "seccomp": 277, "capset": 91},
+    "x86_64": {"pivot_root": 155, "seccomp": 317, "capset": 126, "keyctl": 250},
+    "aarch64": {"pivot_root": 41, "seccomp": 277, "capset": 91, "keyctl": 219},
 }
 _OPEN_TREE, _MOVE_MOUNT, _CLONE3, _CLOSE_RANGE = 428, 429, 435, 436
 _LANDLOCK_CREATE, _LANDLOCK_RULE, _LANDLOCK_RESTRICT = 444, 445, 446
@@ -48,6 +49,9 @@ _CAPABILITY_VERSION_3 = 0x20080522
 _PR_SET_SECUREBITS = 28
 # <linux/securebits.h>: NOROOT, NO_SETUID_FIXUP and NO_CAP_AMBIENT_RAISE on, all four locked (KEEP_CAPS off).
 SECUREBITS_LOCKED_DOWN = 0b1110_1111
+
+# <linux/keyctl.h>
+_KEYCTL_JOIN_SESSION_KEYRING = 1
 
 # <linux/landlock.h>
 LANDLOCK_READ_WRITE_DEVICE = (1 << 1) | (1 << 2) | (1 << 15)
@@ -133,6 +137,18 @@ def set_host_name(name: bytes) -> None:
 def close_from(lowest: int) -> None:
     """Closes every fd from `lowest` up: close_range(2), Linux 5.9."""
     _system_call(_CLOSE_RANGE, ctypes.c_uint(lowest), ctypes.c_uint(2**32 - 1), ctypes.c_uint(0))
+
+
+def leave_session_keyring() -> None:
+    """Begins a session keyring of its own: forks inherit that of whoever started the supervisor, who may keep secrets.
+
+    A kernel without keys, or a filter around everything that refuses keyctl(2), leaves nothing that could be reached.
+    """
+    try:
+        _system_call(number_of("keyctl"), ctypes.c_int(_KEYCTL_JOIN_SESSION_KEYRING), None)
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.EPERM):
+            raise
 
 
 def keep_capabilities(keep: bool) -> None:
