@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Where attacks are run: supervisors whose helpers a guest has taken over, and the look from outside after each.
+
+Each attack is one whole operation with a console, pty, relay and bootloader, one of whose helpers performs it. What
+has been run once is remembered, so that the tests of a theme and the page about all of them see the same run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from domward.protocol.errors import DomwardError, HelperDied
+from domward.protocol.layers import Layer
+from domward.supervisor import BootRequest, Budgets, Config, Console, Supervisor
+from support.attacks.attacker import NOTEBOOK_BYTES, Notebook
+from support.attacks.everything import ATTACKS, Attack
+from support.hostile_host import HostileHost
+from support.planted import planted
+
+BUDGETS = Budgets(wall_seconds=30, term_grace_seconds=0.3, helper_cpu_seconds=2)
+TESTS = Path(__file__).parents[1]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How one attack ended. `shows` as in `attacks.table.Stop`; `differences` is what the host shows of it."""
+
+    shows: str
+    call: str
+    report: tuple[str, ...]
+    error: DomwardError | None
+    differences: tuple[str, ...]
+
+    def is_one_of(self, shows: frozenset[str]) -> bool:
+        """Whether it ended so; a kernel that does not have the call at all stops it as well."""
+        return self.shows in shows or self.shows == "ENOSYS"
+
+    def describe(self) -> str:
+        """For a failed test."""
+        return f"{self.shows} at {self.call or '?'}; error {self.error!r}; notes {list(self.report)}"
+
+
+class Arena:
+    """Two supervisors, with and without seccomp, one host of canaries, one notebook."""
+
+    def __init__(self, folder: Path, host: HostileHost) -> None:
+        self.host = host
+        path = folder / "notebook"
+        path.write_bytes(bytes(NOTEBOOK_BYTES))
+        self._notebook = Notebook(path)
+        code = (
+            f"sys.path.insert(0, {str(TESTS)!r})\nfrom support.attacks import helper_side\n"
+            f"helper_side.plant(launcher._RUN, {str(path)!r})"
+        )
+        self._python = planted(folder, code)
+        self._supervisors: dict[bool, Supervisor] = {}
+        self._seen: dict[tuple[str, str, bool], Outcome] = {}
+        self._runner = asyncio.Runner()
+
+    def open(self) -> None:
+        """Starts the supervisors."""
+        absent = frozenset({Layer.SECCOMP})
+        for seccomp, layers in ((True, frozenset[Layer]()), (False, absent)):
+            config = Config(python=self._python, budgets=BUDGETS, absent_layers=layers, optional_layers=layers)
+            self._supervisors[seccomp] = Supervisor(config)
+            self._runner.run(self._supervisors[seccomp].open())
+
+    def close(self) -> None:
+        """Ends everything."""
+        for supervisor in self._supervisors.values():
+            self._runner.run(supervisor.close())
+        self._runner.close()
+        self._notebook.close()
+
+    def outcome(self, name: str, kind: str, *, seccomp: bool) -> Outcome:
+        """How the attack `name` ends in a helper of `kind`, run now or before."""
+        key = (name, kind, seccomp)
+        if key not in self._seen:
+            self._seen[key] = self._run(ATTACKS[name], kind, seccomp)
+        return self._seen[key]
+
+    def _run(self, attack: Attack, kind: str, seccomp: bool) -> Outcome:
+        before = self.host.state()
+        self._notebook.order({"attack": attack.name, "kind": kind, "targets": self.host.targets()})
+        error = self._runner.run(self._operate(self._supervisors[seccomp]))
+        differences = before.differences(self.host.state())
+        report = self._notebook.report()
+        shows, call = judged(report, error.status if isinstance(error, HelperDied) else None)
+        return Outcome(shows, call, tuple(report), error, tuple(differences))
+
+    async def _operate(self, supervisor: Supervisor) -> DomwardError | None:
+        console = Console(self.host.slave, self.host.slave)
+        try:
+            (await supervisor.run_bootloader(BootRequest(disk=self.host.disk, console=console))).close()
+        except DomwardError as error:
+            return error
+        return None
+
+
+def judged(report: list[str], status: int | None) -> tuple[str, str]:
+    """What the notes and the exit status of a process say about its attack: how it shows, and the last call made."""
+    if not report:
+        return "nothing was tried", ""
+    calls = [line.split()[1] for line in report if line.startswith("trying ")]
+    call = calls[-1] if calls else ""
+    last = report[-1].split()
+    if last[0] == "stopped":
+        return last[2], last[1]
+    if last[0] in ("prevented", "succeeded", "defect"):
+        return last[0] if last[0] != "defect" else report[-1], call
+    if last[0] == "trying":
+        if status == -signal.SIGSYS:
+            return "SIGSYS", call
+        expected = [line.split()[1] for line in report if line.startswith("expects ")]
+        if expected and status == int(expected[-1]):
+            return "succeeded", call
+    return f"unclear, with status {status}", call

@@ -1,0 +1,18 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The whole table of attacks, with every theme's module loaded."""
+
+from __future__ import annotations
+
+from . import files, network, privileges, processes, resources, terminals
+from .table import ATTACKS, Attack
+
+THEMES = {
+    "files": files,
+    "processes": processes,
+    "privileges": privileges,
+    "network": network,
+    "terminals": terminals,
+    "resources": resources,
+}
+
+__all__ = ["ATTACKS", "THEMES", "Attack"]

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The table of attacks: what each is called, which helpers it runs in, and what is expected to stop it there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from .attacker import Attacker
+
+#: What stops an attack and is no layer of the confinement.
+CHECKS = {
+    "open mode": "the fd was opened for reading only",
+    "own session": "the terminal belongs to another session, and the helper has none",
+    "protocol check": "the supervisor takes none but the messages and fds that this state allows",
+    "result check": "the supervisor seals, measures and hashes a result once its helper is dead",
+    "terminal filter": "the relay lets nothing through to a person's terminal but what draws",
+    "budget": "the operation's limits of time and size",
+    "reaping": "the supervisor ends its helpers by SIGKILL, through their pidfds",
+    "kernel": "the kernel refuses this of anybody",
+    "host setting": "a setting of this host's kernel",
+    "nothing": "it succeeds, and is listed as such",
+}
+
+
+class Stop(NamedTuple):
+    """What stops an attack: a layer (its value in protocol/layers) or one of CHECKS, and how that shows.
+
+    `shows` are names of errnos, "SIGSYS" for a process killed at the call, "prevented" where every call was let
+    through to no effect, or "succeeded".
+    """
+
+    by: str
+    shows: frozenset[str]
+
+
+def stop(by: str, *shows: str) -> Stop:
+    """As `Stop`."""
+    return Stop(by, frozenset(shows))
+
+
+SECCOMP = stop("seccomp", "SIGSYS")
+ALL = ("pty", "datacopier", "bootloader")
+
+
+@dataclass(frozen=True)
+class Attack:
+    """One attack. `by` and `without` say for each helper kind what stops it, with seccomp and without.
+
+    `gains` says what an attack that succeeds without seccomp gives the attacker. `peers` says whether it makes sense,
+    and does no harm, inside pygrub and bubblewrap.
+    """
+
+    name: str
+    theme: str
+    wants: str
+    work: Callable[[Attacker], None]
+    by: Mapping[str, Stop]
+    without: Mapping[str, Stop]
+    gains: str
+    peers: bool
+
+
+ATTACKS: dict[str, Attack] = {}
+
+
+def attack(
+    *,
+    without: Stop | Mapping[str, Stop],
+    by: Stop | Mapping[str, Stop] = SECCOMP,
+    kinds: tuple[str, ...] = ALL,
+    peers: bool = True,
+    gains: str = "",
+) -> Callable[[Callable[[Attacker], None]], Callable[[Attacker], None]]:
+    """Registers a function as an attack, named and described by the function's own name and docstring.
+
+    Where `by` or `without` is a mapping, the key "" stands for the kinds that it does not name.
+    """
+
+    def register(work: Callable[[Attacker], None]) -> Callable[[Attacker], None]:
+        add(work, work.__name__.replace("_", "-"), work.__doc__ or "", without, by, kinds, peers, gains)
+        return work
+
+    return register
+
+
+def add(
+    work: Callable[[Attacker], None],
+    name: str,
+    wants: str,
+    without: Stop | Mapping[str, Stop],
+    by: Stop | Mapping[str, Stop] = SECCOMP,
+    kinds: tuple[str, ...] = ALL,
+    peers: bool = True,
+    gains: str = "",
+) -> None:
+    """Registers an attack whose name and wish are not those of one function: one of a family."""
+    assert name not in ATTACKS, name
+    theme = work.__module__.rpartition(".")[2]
+    ATTACKS[name] = Attack(
+        name,
+        theme,
+        wants.strip().splitlines()[0].rstrip("."),
+        work,
+        _each(by, kinds, SECCOMP),
+        _each(without, kinds),
+        gains,
+        peers,
+    )
+
+
+def _each(given: Stop | Mapping[str, Stop], kinds: tuple[str, ...], default: Stop | None = None) -> Mapping[str, Stop]:
+    if isinstance(given, Stop):
+        return dict.fromkeys(kinds, given)
+    return {kind: given.get(kind) or given.get("") or default or given[kind] for kind in kinds}
