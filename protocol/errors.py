@@ -9,7 +9,8 @@
     |-- ConfinementUnavailable    exit 4    the host's: a layer is missing and is not optional
     |   `-- ConfinementFailed               one step of it failed, or did not verify from outside
     |-- OperationFailed           exit 1    the host's: a resource is missing, a call to the kernel failed
-    |   `-- AuditUnavailable                the audit log cannot be written, so nothing is done
+    |   |-- AuditUnavailable                the audit log cannot be written, so nothing is done
+    |   `-- AuditBroken                     an audit log is not what was once written
     |-- OperationTimedOut         exit 5    nobody's: the wall-clock budget ran out
     |-- HelperError               exit 6    a helper's (so, perhaps, the guest's)
     |   |-- ProtocolViolation               it sent what it may not send
@@ -96,6 +97,12 @@ class AuditUnavailable(OperationFailed):
     """The audit log cannot be written or is not as it was left, so what it should tell of is not done."""
 
     code = "audit-unavailable"
+
+
+class AuditBroken(OperationFailed):
+    """An audit log that was looked at is not what was once written; what is wrong was said before."""
+
+    code = "audit-broken"
 
 
 class OperationTimedOut(DomwardError):

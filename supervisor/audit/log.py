@@ -227,7 +227,10 @@ class AuditLog:
             )
             raise self._broken
         self._tail = tail
-        if tail.torn and tail.place.seq:
+        if not tail.ended:
+            self._raw(b"\n")
+            self._tail = replace(tail, size=tail.size + 1, ended=True)
+        elif tail.torn and tail.place.seq:
             self._recover(tail)
 
     def _recover(self, tail: Tail) -> None:

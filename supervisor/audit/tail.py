@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The end of an audit log as a writer finds it: the last record, and what a crash left after it.
 
-By cases, for what follows the last record: nothing; the beginning of the next record, or bytes that the file system
+By cases, for what follows the last record: nothing; all of the next record but its line feed, which makes it the last
+one; the beginning of the next record, or bytes that the file system
 never filled (NUL), or several of these from several crashes: torn, to be kept and told of in the next record; anything
 else was written by something else.
 """
@@ -27,7 +28,10 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Tail:
-    """Where a chain goes on: after `place`, in a file of `size` bytes, of which the last `torn` are no record."""
+    """Where a chain goes on: after `place`, in a file of `size` bytes, of which the last `torn` are no record.
+
+    `ended` is False where the last record lacks its line feed.
+    """
 
     place: Place
     wall: int
@@ -35,6 +39,7 @@ class Tail:
     boot: str
     size: int
     torn: bytes
+    ended: bool = True
 
 
 def closed(torn: bytes) -> bytes:
@@ -50,9 +55,9 @@ def read_tail(file: Fd, size: int) -> Tail | None:
     torn: list[bytes] = []
     while lines:
         line = lines.pop()
-        place = place_of(line)
+        place = place_of(line) or (place_of(line + b"\n") if not torn else None)
         if place is not None:
-            found = _tail(json.loads(line), place, size, b"".join(reversed(torn)))
+            found = _tail(json.loads(line), place, size, b"".join(reversed(torn)), ended=line.endswith(b"\n"))
             return found if all(is_torn(piece, place.seq + 1) for piece in torn) else None
         torn.append(line)
     rest = b"".join(reversed(torn))
@@ -61,8 +66,8 @@ def read_tail(file: Fd, size: int) -> Tail | None:
     return Tail(Place(0, NO_HASH, NO_HASH), 0, 0, "", size, rest)
 
 
-def _tail(record: dict[str, Any], place: Place, size: int, torn: bytes) -> Tail:
-    return Tail(place, wall_of(record["time"]), record["monotonic"], record["boot"], size, torn)
+def _tail(record: dict[str, Any], place: Place, size: int, torn: bytes, *, ended: bool) -> Tail:
+    return Tail(place, wall_of(record["time"]), record["monotonic"], record["boot"], size, torn, ended)
 
 
 def is_torn(piece: bytes, seq: int | None) -> bool:
