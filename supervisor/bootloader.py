@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 
@@ -105,20 +105,10 @@ class BootRequest:
             raise UsageError("actor must be an Actor, and domain a Domain, or None.")
 
     def described(self) -> Detail:
-        """What the audit log holds of it."""
-        return {
-            "disk": self.disk.name if isinstance(self.disk, Fd) else self.disk,
-            "format": self.image_format,
-            "entry": self.entry,
-            "args": self.args,
-            "extra": self.extra,
-            "kernel": self.kernel,
-            "ramdisk": self.ramdisk,
-            "offset": self.offset,
-            "console": self.console is not None,
-            "menu_timeout": self.menu_timeout,
-            "may_skip_menu": self.may_skip_menu,
-        }
+        """What the audit log holds of it: every member, by its name."""
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("actor", "domain")}
+        disk = self.disk.name if isinstance(self.disk, Fd) else self.disk
+        return told | {"disk": disk, "console": self.console is not None}
 
     def _check_files(self) -> None:
         for name in ("kernel", "ramdisk"):

@@ -21,7 +21,7 @@ from domward.protocol import limits
 from domward.protocol.errors import DomwardError, OperationCancelled, UsageError, printable
 from domward.protocol.text import readable_rows
 
-from . import arguments, interrupts, report
+from . import arguments, cli_audit, interrupts, report
 from .audit.place import default_log
 from .bootloader import IMAGE_FORMATS, BootRequest, BootResult, InspectResult
 from .config import Budgets, Config
@@ -118,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="report which layers of confinement this host has", allow_abbrev=False)
     doctor.set_defaults(action=_doctor)
     doctor.add_argument("--json", action="store_true", help="print one object for programs")
+    cli_audit.add_to(commands)
     return parser
 
 

@@ -13,6 +13,7 @@ from domward.protocol.errors import AuditBroken, OperationFailed, RefusedError, 
 
 from . import report
 from .audit.place import default_log
+from .outcomes import error_line
 from .streams import print_error, print_result
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ def _verify(options: argparse.Namespace) -> int:
         f"{'s' if len(verdict.files) > 1 else ''}.",
         advice="Keep the files as they are.",
     )
-    print_error(report.error_line(error))
+    print_error(error_line(error))
     return error.exit_code
 
 

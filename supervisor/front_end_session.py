@@ -18,6 +18,7 @@ import domward
 from domward.protocol.errors import DomwardError, OperationCancelled
 
 from . import interrupts
+from .audit.place import default_log
 from .bootloader import BootRequest, BootResult
 from .config import Budgets, Config
 from .front_end_arguments import FrontEndOptions, parse
@@ -74,7 +75,7 @@ def _serve(given: Sequence[str], process: LauncherProcess | None) -> int:
 
 
 async def _boot(options: FrontEndOptions, process: LauncherProcess | None) -> BootResult:
-    config = Config(budgets=Budgets(wall_seconds=options.seconds))
+    config = Config(budgets=Budgets(wall_seconds=options.seconds), audit_log=default_log())
     request = _request(options)
     async with Supervisor(config, process) as supervisor:
         with ExitStack() as stack:

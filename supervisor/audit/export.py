@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Records in the forms that collectors take: OCSF events of the class API Activity, and ArcSight's CEF.
 
-OCSF 1.3 (schema.ocsf.io) by its required and recommended attributes; CEF by "Implementing ArcSight Common Event Format".
-What has no place of its own goes to `unmapped` and `raw_data`, and to custom strings.
+OCSF 1.3 (schema.ocsf.io) by its required and recommended attributes; CEF by "Implementing ArcSight Common Event
+Format". What has no place of its own goes to `unmapped` and `raw_data`, and to custom strings.
 """
 
 from __future__ import annotations
