@@ -21,7 +21,7 @@ from __future__ import annotations
 import array
 import socket
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from . import limits
@@ -72,11 +72,18 @@ class Channel:
 
     `max_fds` is the most fds that this end accepts with one message, 0 to limits.MESSAGE_FDS. `identify` asks the
     kernel for the sender of each message (SO_PASSCRED, and SO_PASSPIDFD where the kernel has it, Linux 6.5);
-    `pidfds` False leaves SO_PASSPIDFD out, as on older kernels.
+    `pidfds` False leaves SO_PASSPIDFD out, as on older kernels. `discard` closes the fds of a message that is rejected.
     """
 
     def __init__(
-        self, end: socket.socket, name: str, *, max_fds: int = 0, identify: bool = False, pidfds: bool = True
+        self,
+        end: socket.socket,
+        name: str,
+        *,
+        max_fds: int = 0,
+        identify: bool = False,
+        pidfds: bool = True,
+        discard: Callable[[Fd], None] = Fd.close,
     ) -> None:
         if not 0 <= max_fds <= limits.MESSAGE_FDS:
             raise UsageError(f"A channel accepts 0 to {limits.MESSAGE_FDS} fds with a message, not {max_fds}.")
@@ -85,6 +92,7 @@ class Channel:
         self.name = name
         self._socket = end
         self._max_fds = max_fds
+        self._discard = discard
         self.passes_pidfd = False
         ancillary = socket.CMSG_SPACE(limits.MESSAGE_FDS * _INT)
         if identify:
@@ -184,7 +192,9 @@ class Channel:
             if len(fds) != message.fd_count():
                 raise ProtocolViolation(f"{message.NAME} came with {len(fds)} fds instead of {message.fd_count()}.")
         except BaseException:
-            close_all([*fds, *([pidfd] if pidfd else [])])
+            for fd in fds:
+                self._discard(fd)
+            close_all([pidfd] if pidfd else [])
             raise
         return Received(message, tuple(fds), sender, pidfd)
 

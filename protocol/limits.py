@@ -42,6 +42,32 @@ TITLE_BYTES = 1024  # bytes: longest entry title kept
 EXTENTS = 262_144  # extents of one file: 1 GiB in 4 KiB pieces
 READER_STEPS = 2_000_000  # structures looked at on one disk, some 10 microseconds each: a third of HELPER_CPU
 
+# --- control socket ---------------------------------------------------------------------------------------------
+CONTROL_VERSION = 1  # the newest version of the control protocol, and the only one
+CONTROL_CLIENTS = 1024  # connections at once, over all users
+CONTROL_CLIENTS_PER_UID = 128  # connections at once of one user; root's count only against all
+CONTROL_MESSAGES_PER_SECOND = 5_000  # messages: beyond it a client's messages wait unread; some 0.1 ms of the loop each
+CONTROL_MESSAGES_AT_ONCE = 32  # messages of one client that are read before the others have their turn
+CONTROL_REQUESTS = 256  # requests of one client without their last answer; the next are refused
+CONTROL_QUEUE = 1024  # messages that wait for one client; beyond it nothing more is read from it
+CONTROL_STUCK_SECONDS = 60.0  # seconds in which a client takes none of what waits for it: then it is disconnected
+LIVE_OPERATIONS = 4096  # operations that wait or run, over all users: some 4 fds each
+LIVE_OPERATIONS_PER_UID = 64  # the same for one user; root's count only against all
+RUNNING_OPERATIONS = 64  # operations that have processes; the others wait for their turn, uid by uid
+RUNNING_OPERATIONS_PER_UID = 16  # of one user, so that no single one holds all places; root may hold all
+FINISHED_OPERATIONS = 512  # operations that are over and still listed
+RESULT_SECONDS = 60.0  # seconds that a detached operation's kernel and ramdisk are kept for somebody to fetch them
+LABEL_BYTES = 256  # bytes: what a client calls its operation, the guest's name for instance
+CONSOLE_MESSAGE_BYTES = 16 * KIB  # bytes of console output in one message
+CONSOLE_KEYS_BYTES = 4 * KIB  # bytes of keys in one message
+CONSOLE_REPLAY_BYTES = 64 * KIB  # bytes of console output that are shown to who attaches later: several menus' worth
+CONSOLE_BACKLOG_BYTES = 256 * KIB  # bytes that wait for one viewer; beyond it they are skipped, and it is told so
+CONSOLE_BYTES_PER_SECOND = 4 * MIB  # bytes: beyond it a console waits, so that it does not keep the loop busy
+CONSOLE_VIEWERS = 32  # viewers of one console
+LOGS_KEPT_BY_DAEMON = 1000  # files: console logs that the daemon keeps; 1 GiB at most at LOG_BYTES each
+SETTINGS_BYTES = 256 * KIB  # bytes: one file of settings
+SETTINGS_FILES = 64  # files in the folder of drop-ins
+
 # --- helper processes -------------------------------------------------------------------------------------------
 HELPER_ADDRESS_SPACE = 1 * GIB  # bytes: RLIMIT_AS
 HELPER_CPU = 60  # seconds: RLIMIT_CPU

@@ -43,7 +43,7 @@ from .disks import check_disk
 from .helper import Helper, HelperHost
 from .helper_states import HelperState
 from .logs import open_log
-from .opening import open_disk_in_thread
+from .opening import in_thread, open_disk_in_thread
 from .operations import Operation
 from .ptys import open_ptys
 from .relay import Console, Relay, ended_early
@@ -285,14 +285,15 @@ def _delivered(result: BootResult) -> Detail:
 
 async def _disk_of(operation: Operation[BootResult] | Operation[InspectResult], disk: Path | Fd) -> Fd:
     if isinstance(disk, Fd):
-        _check_given(disk)
+        await in_thread(lambda: _check_given(disk), lambda _checked: None)  # a file server answers, or does not
         return disk
     return operation.scope.enter_context(await open_disk_in_thread(disk))
 
 
 def _check_given(disk: Fd) -> None:
     """Whether a caller's fd may go to a helper: a disk, and opened for reading only. Raises DiskError, UsageError."""
-    if fcntl.fcntl(disk, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY:
+    # An O_PATH fd is no proof that its owner may read the file; a helper might find a way from it to one that can.
+    if fcntl.fcntl(disk, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) != os.O_RDONLY:
         raise UsageError("The disk's fd must be opened for reading only.")
     check_disk(disk)
 
@@ -373,7 +374,7 @@ class _Session:
         scope = self._operation.scope
         directory, log = self._host.config.log_directory, None
         if directory is not None:
-            kept = open_log(directory, self._operation.id)
+            kept = open_log(directory, self._operation.id, self._host.config.logs_kept)
             scope.callback(kept.close)
             self.log_path, log = kept.path, kept.fd
         (pty,) = await open_ptys(self._host, self._operation.id, 1, console.columns, console.rows)

@@ -19,20 +19,18 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import domward
 from domward.protocol import limits
 from domward.protocol.errors import DomwardError, OperationCancelled, UsageError, printable
-from domward.protocol.text import readable_rows
 
-from . import arguments, cli_audit, interrupts, report
+from . import arguments, cli_audit, cli_control, interrupts, report
 from .audit.place import default_log
 from .bootloader import IMAGE_FORMATS, BootRequest, BootResult, InspectResult
 from .config import Budgets, Config
 from .delivery import deliver, output_folder
 from .doctor import diagnose
 from .launcher_process import LauncherProcess
-from .logs import read_log
 from .operations import Operation
 from .outcomes import error_line, outcome
 from .relay import Console
-from .streams import print_error, print_raw, print_result
+from .streams import print_error, print_result
 from .supervisor import Supervisor
 from .terminal import ProgressLine, raw_console
 
@@ -110,10 +108,7 @@ def _parser() -> argparse.ArgumentParser:
     inspect.set_defaults(action=_inspect)
     _add_common(inspect)
 
-    log = commands.add_parser("log", help="show a log of --log-dir", allow_abbrev=False)
-    log.set_defaults(action=_log)
-    log.add_argument("file", metavar="FILE", type=Path, help="the log")
-    log.add_argument("--raw", action="store_true", help="give every byte as it came; a terminal may obey them")
+    cli_control.add_to(commands)
 
     doctor = commands.add_parser("doctor", help="report which layers of confinement this host has", allow_abbrev=False)
     doctor.set_defaults(action=_doctor)
@@ -132,6 +127,7 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     audit = parser.add_mutually_exclusive_group()
     audit.add_argument("--audit-log", metavar="FILE", type=Path, help="the audit log (default: this host's)")
     audit.add_argument("--no-audit", action="store_true", help="keep no record of this run")
+    cli_control.add_daemon_options(parser)
 
 
 def _seconds(text: str) -> float:
@@ -142,6 +138,10 @@ def _seconds(text: str) -> float:
 
 
 def _run(options: argparse.Namespace) -> int:
+    if options.daemon:
+        if options.log_dir is not None:
+            raise UsageError("The daemon keeps logs where its settings say.", advice="Leave --log-dir out.")
+        return cli_control.run_by_daemon(options)
     if options.bootloader != "builtin":
         raise UsageError(
             f"There is no bootloader {printable(options.bootloader)} in this version.", advice="Use 'builtin'."
@@ -179,6 +179,8 @@ async def _boot(options: argparse.Namespace, config: Config, request: BootReques
 
 
 def _inspect(options: argparse.Namespace) -> int:
+    if options.daemon:
+        return cli_control.inspect_by_daemon(options)
     result = interrupts.run(_look(options))
     if options.json:
         print_result([report.to_json(report.inspect_json(result))])
@@ -202,14 +204,6 @@ def _doctor(options: argparse.Namespace) -> int:
         return 0
     print_error(error_line(diagnosis.error))
     return diagnosis.error.exit_code
-
-
-def _log(options: argparse.Namespace) -> int:
-    if options.raw:
-        print_raw(read_log(options.file))
-    else:
-        print_result(readable_rows(read_log(options.file)))
-    return 0
 
 
 def _config(options: argparse.Namespace) -> Config:

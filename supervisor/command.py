@@ -12,7 +12,7 @@ from .beginning import begin
 from .launcher_process import LauncherProcess
 
 _CONFINING = frozenset({"run", "inspect", "doctor"})
-_ONLY_TELLING = frozenset({"-h", "--help", "--version"})
+_NOT_CONFINING = frozenset({"-h", "--help", "--version", "--daemon"})
 
 
 def main() -> int:
@@ -24,5 +24,5 @@ def main() -> int:
 
         return cli.main(given, process)
 
-    confines = bool(_CONFINING.intersection(given[:1])) and not _ONLY_TELLING.intersection(given)
+    confines = bool(_CONFINING.intersection(given[:1])) and not _NOT_CONFINING.intersection(given)
     return begin(work, confines=confines)

@@ -53,7 +53,8 @@ class Config:
     here: without one of them that is not named, an operation is refused. `absent_layers` are treated as if this
     kernel lacked them: they are not put on, so each must be optional as well for anything to run.
     `identify_by_pidfd` False does without SO_PASSPIDFD, and `exit_info_from_pidfd` False without PIDFD_GET_INFO, as on
-    kernels before 6.5 and 6.15. `log_directory` is where what consoles showed is kept (see `logs`); None keeps nothing.
+    kernels before 6.5 and 6.15. `log_directory` is where what consoles showed is kept (see `logs`), the
+    newest `logs_kept` of it; None keeps nothing.
     `audit_log` is the audit log (see `audit.trail`); None keeps none, for programs that have a record of their own.
     With `audit_alone`, as a daemon wants it, opening is refused while another daemon has the same log.
     """
@@ -68,15 +69,18 @@ class Config:
     log_directory: Path | None = None
     audit_log: Path | None = None
     audit_alone: bool = False
+    logs_kept: int = limits.LOGS_KEPT
     state_directory: Path = paths.STATE_DIRECTORY
     python: Path = paths.PYTHON
 
     def __post_init__(self) -> None:
-        for name in ("uid_base", "uid_count"):
+        for name in ("uid_base", "uid_count", "logs_kept"):
             if type(getattr(self, name)) is not int:
                 raise UsageError(f"{name} must be an integer, not {type(getattr(self, name)).__name__}.")
         if self.uid_base < 1 or self.uid_count < 1 or self.uid_base + self.uid_count > 2**32 - 2:
             raise UsageError("uid_base and uid_count must give a range of uids within 1 to 4294967293.")
+        if self.logs_kept < 1:
+            raise UsageError(f"logs_kept must be 1 or more, not {self.logs_kept}.")
         if not isinstance(self.budgets, Budgets):
             raise UsageError(f"budgets must be Budgets, not {type(self.budgets).__name__}.")
         for name in ("optional_layers", "absent_layers"):

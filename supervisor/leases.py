@@ -53,6 +53,19 @@ class UidLeases:
             f"All {self._count} uids for helpers are in use.", advice="Configure a larger range, or run less at once."
         )
 
+    def claim(self, uid: int) -> bool:
+        """Takes `uid` itself, if no live helper of this host has it; `release` gives it back."""
+        place = uid - self._base
+        if not 0 <= place < self._count or place in self._taken or not self._lock(place, fcntl.F_WRLCK):
+            return False
+        self._taken.add(place)
+        return True
+
+    @property
+    def taken(self) -> int:
+        """How many uids this holds: its live helpers."""
+        return len(self._taken)
+
     def release(self, uid: int) -> None:
         """Gives `uid` back, after its helper's death."""
         place = uid - self._base

@@ -2,7 +2,7 @@
 """Files for what consoles showed: one for each run, in a folder that only its owner can write; the newest are kept.
 
 No symbolic link is followed below the folder's parent. A name holds the time and the operation, so none is used twice
-and runs at the same time do not meet; `open_log` removes the oldest beyond limits.LOGS_KEPT.
+and runs at the same time do not meet; `open_log` removes the oldest beyond the number to keep.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ class ConsoleLog:
         self.fd.close()
 
 
-def open_log(directory: Path, operation: str) -> ConsoleLog:
-    """A new, empty log for `operation`, mode 0600; the oldest logs beyond the number to keep go away.
+def open_log(directory: Path, operation: str, kept: int = limits.LOGS_KEPT) -> ConsoleLog:
+    """A new, empty log for `operation`, mode 0600; the oldest logs beyond `kept` go away.
 
     `directory` is made with mode 0700 if it is missing; its parent must exist. Raises RefusedError where it belongs to
     another user or others can write to it, OperationFailed where it cannot be used.
@@ -53,7 +53,7 @@ def open_log(directory: Path, operation: str) -> ConsoleLog:
             number = os.open(name, flags, _FILE_MODE, dir_fd=folder.fileno())
             log = ConsoleLog(Fd(number, "console log"), directory / name)
             try:
-                _remove_oldest(folder)
+                _remove_oldest(folder, kept)
             except BaseException:
                 log.close()
                 raise
@@ -88,11 +88,28 @@ def _open_directory(directory: Path) -> Fd:
     return folder
 
 
-def _remove_oldest(folder: Fd) -> None:
+def _remove_oldest(folder: Fd, kept: int) -> None:
     """Keeps the newest logs, by their names. One that somebody else has just removed is no matter."""
     logs = sorted(name for name in os.listdir(folder.fileno()) if _NAME.fullmatch(name))
-    for name in logs[: -limits.LOGS_KEPT]:
+    for name in logs[:-kept]:
         remove_file(folder, name)
+
+
+def find_log(directory: Path, operation: str) -> Fd:
+    """The log of `operation` in `directory`, opened for reading only. Raises OperationFailed where there is none."""
+    try:
+        with _open_directory(directory) as folder:
+            for name in os.listdir(folder.fileno()):
+                if _NAME.fullmatch(name) and name.endswith(f"Z-{operation}.log"):
+                    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                    return Fd(os.open(name, flags, dir_fd=folder.fileno()), "console log")
+    except OSError as error:
+        raise OperationFailed(
+            f"The log directory {printable(str(directory))} cannot be used: {error.strerror}."
+        ) from error
+    raise OperationFailed(
+        f"There is no console log of {printable(operation)}.", advice="Only operations with a console have one."
+    )
 
 
 def read_log(path: Path) -> Iterator[bytes]:
@@ -104,11 +121,18 @@ def read_log(path: Path) -> Iterator[bytes]:
         with Fd(number, "log") as log:
             if not stat.S_ISREG(os.fstat(number).st_mode):
                 raise OperationFailed(f"{shown} is no regular file.", advice="Name a log.")
-            while chunk := os.read(log.fileno(), _CHUNK):
-                yield chunk
+            yield from chunks_of(log)
     except PermissionError:
         raise RefusedError(f"{shown} may not be read by this user.") from None
     except ValueError:
         raise UsageError("A log's path must not contain a NUL byte.") from None
     except OSError as error:
         raise OperationFailed(f"{shown} cannot be read: {error.strerror}.", advice="Check the path.") from error
+
+
+def chunks_of(file: Fd) -> Iterator[bytes]:
+    """The content of `file` from its beginning, piece by piece, wherever its open file stands. Raises OSError."""
+    at = 0
+    while chunk := os.pread(file.fileno(), _CHUNK, at):
+        yield chunk
+        at += len(chunk)

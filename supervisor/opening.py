@@ -1,51 +1,68 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Opens disks in threads of their own: a hung file server must stop neither the event loop nor the time-out.
+"""Opens, looks at and closes disks in threads of their own: a hung file server must stop neither the event loop nor
+the time-out.
 
-The threads are daemons, because one that hangs in open(2) can be ended by nothing: the operation ends without it, and
-what it opens in the end is closed at once.
+The threads are daemons, because one that hangs in a system call can be ended by nothing: the operation ends without it,
+and what it opens in the end is closed at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from domward.protocol.errors import OperationFailed
 from domward.protocol.fds import Fd
 
 from .disks import open_disk
 
+FoundT = TypeVar("FoundT")
+
 
 async def open_disk_in_thread(disk: Path) -> Fd:
     """As `disks.open_disk`, and OperationFailed where there is no thread to be had; can be cancelled."""
+    return await in_thread(lambda: open_disk(disk), Fd.close)
+
+
+async def in_thread(work: Callable[[], FoundT], discard: Callable[[FoundT], None]) -> FoundT:
+    """What `work` returns or raises, without waiting for it in this thread; can be cancelled.
+
+    `discard` lets go of what `work` returns after a cancellation. Raises OperationFailed where there is no thread.
+    """
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
     lock = threading.Lock()
-    found: list[Fd | BaseException] = []
+    found: list[FoundT] = []
+    failed: list[BaseException] = []
     given_up = False
 
     def tell() -> None:
         if not ready.done():
             ready.set_result(None)
 
-    def work() -> None:
-        result: Fd | BaseException
+    def run() -> None:
+        results: list[FoundT] = []
+        errors: list[BaseException] = []
         try:
-            result = open_disk(disk)
+            results.append(work())
         except BaseException as error:  # noqa: BLE001 - carried over to whoever waits, whatever it is
-            result = error
+            errors.append(error)
         with lock:
             if not given_up:
-                found.append(result)
+                found.extend(results)
+                failed.extend(errors)
                 with contextlib.suppress(RuntimeError):  # the loop may be gone by now
                     loop.call_soon_threadsafe(tell)
                 return
-        if isinstance(result, Fd):
-            result.close()
+        for result in results:
+            discard(result)
 
-    thread = threading.Thread(target=work, name="domward-open", daemon=True)
+    thread = threading.Thread(target=run, name="domward-open", daemon=True)
     try:
         thread.start()
     except RuntimeError as error:  # how Python puts it that the kernel gives no thread
@@ -53,15 +70,24 @@ async def open_disk_in_thread(disk: Path) -> Fd:
     try:
         await ready
     except BaseException:
-        # Whoever comes second closes the fd: no callback does, which a loop that ends would never call.
+        # Whoever comes second lets go of it: no callback does, which a loop that ends would never call.
         with lock:
             given_up = True
         for result in found:
-            if isinstance(result, Fd):
-                result.close()
+            discard(result)
         raise
     thread.join()
-    (result,) = found
-    if isinstance(result, Fd):
-        return result
-    raise result
+    if failed:
+        raise failed[0]
+    return found[0]
+
+
+def close_in_thread(fd: Fd) -> None:
+    """Closes an fd that a client opened: close(2) may wait for the file server that the file is on."""
+    if fd.closed:
+        return
+    number = fd.detach()
+    try:
+        threading.Thread(target=os.close, args=(number,), name="domward-close", daemon=True).start()
+    except RuntimeError:  # no thread is to be had: better late than never
+        os.close(number)

@@ -31,3 +31,13 @@ AUDIT_LOG = Path("/var/log/domward/audit.log")
 #: journald's own protocol, and ssh-keygen(1) for signatures.
 JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
 SSH_KEYGEN = Path("/usr/bin/ssh-keygen")
+
+#: The daemon's settings: one file, and a folder whose *.toml are read after it in the order of their names.
+SETTINGS_FILE = Path("/etc/domward/domward.toml")
+SETTINGS_FOLDER = Path("/etc/domward/conf.d")
+
+#: The daemon's socket; clients connect to it.
+CONTROL_SOCKET = Path("/run/domward/control.sock")
+
+#: Where the daemon keeps what consoles showed. Root only.
+CONSOLE_LOGS = Path("/var/log/domward/console")

@@ -154,8 +154,11 @@ class Supervisor:
         """Lists the volumes and boot entries of `disk` and what is wrong with each. Raises as `run_bootloader`."""
         return await self.inspect_operation(disk, image_format, actor).complete()
 
-    def bootloader_operation(self, request: BootRequest) -> Operation[BootResult]:
-        """The same as a new operation, to be started, watched, awaited by several and cancelled."""
+    def bootloader_operation(self, request: BootRequest, *, seconds: float | None = None) -> Operation[BootResult]:
+        """The same as a new operation, to be started, watched, awaited by several and cancelled.
+
+        `seconds` is its time-out in place of the configuration's.
+        """
         if not isinstance(request, BootRequest):
             raise UsageError(f"request must be a BootRequest, not {type(request).__name__}.")
         if request.console is not None:
@@ -169,13 +172,18 @@ class Supervisor:
         async def conclude(error: DomwardError | None) -> None:
             await trail.concluded(error)
 
-        operation = Operation("boot", body, self.config.budgets.wall_seconds, BootResult.close, conclude)
+        operation = Operation("boot", body, seconds or self.config.budgets.wall_seconds, BootResult.close, conclude)
         trail = self.trail.operation(operation.id, request.actor, request.domain)
         self._own(operation)
         return operation
 
     def inspect_operation(
-        self, disk: Path | Fd, image_format: str | None = None, actor: Actor | None = None
+        self,
+        disk: Path | Fd,
+        image_format: str | None = None,
+        actor: Actor | None = None,
+        *,
+        seconds: float | None = None,
     ) -> Operation[InspectResult]:
         """As `inspect`, as an operation."""
         request = BootRequest(disk=disk, image_format=image_format, actor=actor)  # the same arguments, the same check
@@ -188,7 +196,9 @@ class Supervisor:
         async def conclude(error: DomwardError | None) -> None:
             await trail.concluded(error)
 
-        operation = Operation("inspect", body, self.config.budgets.wall_seconds, lambda _result: None, conclude)
+        operation = Operation(
+            "inspect", body, seconds or self.config.budgets.wall_seconds, lambda _result: None, conclude
+        )
         trail = self.trail.operation(operation.id, actor)
         self._own(operation)
         return operation
@@ -196,6 +206,11 @@ class Supervisor:
     @property
     def _launcher(self) -> Launcher | None:
         return self._launchers.current if self._launchers is not None else None
+
+    @property
+    def helpers_alive(self) -> int:
+        """How many helpers have a uid at the moment."""
+        return self._leases.taken if self._leases is not None else 0
 
     @property
     def trail(self) -> AuditTrail:

@@ -63,15 +63,15 @@ class ProgressLine:
 
 
 @contextlib.contextmanager
-def raw_console() -> Iterator[Console]:
+def raw_console(who: str = "--interactive") -> Iterator[Console]:
     """Standard input and output as a console in raw mode; restored at the end, whatever the menu left behind.
 
     One that does not know its size, like those that libxl makes, is taken to have 80 columns and 24 rows.
 
-    Raises UsageError where they are no terminal, OperationFailed where it cannot be set.
+    Raises UsageError, which names `who` wants it, where they are no terminal, OperationFailed where it cannot be set.
     """
     if not all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout)):
-        raise UsageError("--interactive needs a terminal as standard input and output.")
+        raise UsageError(f"{who} needs a terminal as standard input and output.")
     keys, screen = sys.stdin.fileno(), sys.stdout.fileno()
     try:
         size = os.get_terminal_size(screen)

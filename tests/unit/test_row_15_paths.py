@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 from support.literal_paths import environment_asked, modules, paths_written_out
@@ -15,6 +16,8 @@ REPOSITORY = Path(__file__).parents[2]
 HOMES = {Path("supervisor/paths.py"), Path("helpers/paths.py")}
 # The names of files on a guest's disk; the helper that reads them has an empty root.
 GUESTS = Path("helpers/reader")
+# What systemd tells a service; supervisor/service.py reads those variables and no other, and removes them.
+FOR_SYSTEMD = (Path("supervisor/daemon.py"), "environ")
 
 
 def test_row_15_absolute_paths_are_written_out_in_one_module_of_each_side() -> None:
@@ -32,8 +35,12 @@ def test_row_15_nothing_looks_into_the_environment() -> None:
         f"{path.relative_to(REPOSITORY)}:{line}: {name}"
         for path in modules(REPOSITORY, "supervisor", "helpers", "protocol")
         for line, name in environment_asked(path.read_text())
+        if (path.relative_to(REPOSITORY), name) != FOR_SYSTEMD
     ]
     assert found == []
+    daemon = (REPOSITORY / FOR_SYSTEMD[0]).read_text()
+    assert [*environment_asked(daemon)] == [(ANY, "environ")]
+    assert "Service.from_environment(os.environ)" in daemon
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The commands that go through the daemon: list, show, attach, cancel, log, watch, metrics, and `run --daemon`.
+
+None of them needs root; what each may do is the daemon's to say.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from domward.protocol.client import Booted, Client, Screen, Submitted
+from domward.protocol.control import OperationInfo
+from domward.protocol.errors import OperationFailed, UsageError
+from domward.protocol.fds import Fd
+from domward.protocol.text import readable_rows
+
+from . import arguments, paths, report, report_control
+from .bootloader import BootResult
+from .converse import converse
+from .delivery import deliver, output_folder
+from .disks import open_disk
+from .logs import chunks_of, read_log
+from .sinks import SealedFile
+from .streams import print_raw, print_result
+from .terminal import ProgressLine, raw_console
+from .watching import LiveTable
+
+_OPERATION = re.compile(r"[a-z]{1,32}-[0-9a-f]{12}", re.ASCII)
+_WHOLE_SECONDS = 0.5  # what is added before a time-out is cut to whole seconds, as the daemon takes them
+
+
+def add_to(commands: argparse._SubParsersAction[Any]) -> None:
+    """Adds the commands to the parser of `domward`."""
+    listing = _add(commands, "list", "list the daemon's operations", _list)
+    listing.add_argument("--all", action="store_true", help="also those that are over")
+    listing.add_argument("--json", action="store_true", help="print one object for programs")
+
+    show = _add(commands, "show", "show one operation and the steps that it took", _show)
+    _add_operation(show)
+    show.add_argument("--json", action="store_true", help="print one object for programs")
+
+    attach = _add(commands, "attach", "see an operation's console and type on it", _attach)
+    _add_operation(attach)
+
+    cancel = _add(commands, "cancel", "end an operation", _cancel)
+    _add_operation(cancel)
+
+    log = _add(commands, "log", "show what a console showed", _log)
+    log.add_argument("log", metavar="OP|FILE", help="an operation of the daemon's, or a log of --log-dir")
+    log.add_argument("--raw", action="store_true", help="give every byte as it came; a terminal may obey them")
+
+    _add(commands, "watch", "show the daemon's operations as they change", _watch)
+    _add(commands, "metrics", "print the daemon's counters in OpenMetrics form", _metrics)
+
+
+def add_daemon_options(parser: argparse.ArgumentParser) -> None:
+    """The options with which `run` and `inspect` have the daemon do it."""
+    parser.add_argument("--daemon", action="store_true", help="have domwardd do it; needs no root")
+    parser.add_argument("--label", metavar="TEXT", default="", help="with --daemon: what to call it in lists")
+    _add_socket(parser)
+
+
+def _add(
+    commands: argparse._SubParsersAction[Any],
+    name: str,
+    what: str,
+    action: object,
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=what, allow_abbrev=False)
+    parser.set_defaults(action=action)
+    _add_socket(parser)
+    return parser
+
+
+def _add_socket(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--socket", metavar="PATH", type=Path, default=paths.CONTROL_SOCKET, help="where the daemon listens"
+    )
+
+
+def _add_operation(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("operation", metavar="OP", help="the operation's id, or as much of its end as is unique")
+
+
+def run_by_daemon(options: argparse.Namespace) -> int:
+    """`domward run --daemon`: the disk is opened here, with the rights of who calls."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(output_folder(options.output_dir)) if options.output_dir else None
+        client = stack.enter_context(_client(options))
+        disk = stack.enter_context(open_disk(options.disk))
+        booted = stack.enter_context(_booted(client, disk, options))
+        result = _result_of(booted)
+        delivered = deliver(result, folder, options.output_dir) if folder else None
+        if options.json:
+            lines: Iterator[str] = iter([report.to_json(report.run_json(result, delivered))])
+        else:
+            lines = report.run_text(result, delivered)
+        if folder is not None:
+            stack.pop_all().close()  # what was delivered stays, also where it cannot be printed
+        print_result([*lines])
+    return 0
+
+
+def _booted(client: Client, disk: Fd, options: argparse.Namespace) -> Booted:
+    with ExitStack() as stack:
+        console = stack.enter_context(raw_console()) if options.interactive else None
+        submitted = client.run(
+            disk.fileno(),
+            entry=None if options.entry is None else arguments.as_bytes(options.entry),
+            args=None if options.args is None else arguments.as_bytes(options.args),
+            image_format=options.format,
+            bootloader=options.bootloader,
+            seconds=_whole(options.timeout),
+            console=None if console is None else Screen(console.columns, console.rows),
+            label=_label(options),
+        )
+        if console is not None:
+            converse(client, client.attach(submitted.operation), console.input, console.output)
+    line = ProgressLine(quiet=options.json or options.interactive)
+    try:
+        return client.result(submitted, line.show)
+    finally:
+        line.clear()
+
+
+def inspect_by_daemon(options: argparse.Namespace) -> int:
+    """`domward inspect --daemon`."""
+    with _client(options) as client, open_disk(options.disk) as disk:
+        submitted = client.inspect(
+            disk.fileno(), image_format=options.format, seconds=_whole(options.timeout), label=_label(options)
+        )
+        line = ProgressLine(quiet=options.json)
+        try:
+            document = client.inspected(submitted, line.show)
+        finally:
+            line.clear()
+    if document is None:
+        raise OperationFailed("The daemon kept the inspection to itself.")
+    with document:
+        content = b"".join(chunks_of(document))
+    if options.json:
+        print_result([content.decode("ascii")])
+    else:
+        print_result(report.inspect_text(report_control.inspection_of(json.loads(content))))
+    return 0
+
+
+def _whole(seconds: float) -> int:
+    return max(1, int(seconds + _WHOLE_SECONDS))
+
+
+def _label(options: argparse.Namespace) -> str:
+    return report_control.fitting_label(options.label or str(options.disk))
+
+
+def _result_of(booted: Booted) -> BootResult:
+    completed = booted.completed
+    if booted.kernel is None:
+        raise OperationFailed("The daemon kept the result to itself.")
+    ramdisk = booted.ramdisk
+    return BootResult(
+        operation=completed.operation,
+        title=completed.title,
+        args=completed.args,
+        source=completed.source,
+        kernel=SealedFile(booted.kernel, completed.kernel_bytes, completed.kernel_sha256),
+        ramdisk=None if ramdisk is None else SealedFile(ramdisk, completed.ramdisk_bytes, completed.ramdisk_sha256),
+        helpers=(),
+    )
+
+
+def _client(options: argparse.Namespace) -> Client:
+    return Client(options.socket, "domward")
+
+
+def _list(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        found = client.list(finished=options.all)
+    if options.json:
+        print_result([report.to_json({"operations": [report_control.operation_json(info) for info in found]})])
+    else:
+        print_result(report_control.table(found))
+    return 0
+
+
+def _show(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        info, steps = client.show(_named(client, options.operation))
+    if options.json:
+        print_result([report.to_json(report_control.show_json(info, steps))])
+    else:
+        print_result(report_control.show_text(info, steps))
+    return 0
+
+
+def _cancel(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        name = _named(client, options.operation)
+        waiting = client.wait(name)
+        client.cancel(name)
+        _until_over(client, waiting)
+    print_result([f"{name} is over."])
+    return 0
+
+
+def _until_over(client: Client, waiting: Submitted) -> None:
+    received = client.next_of(waiting.request, None)
+    if received is not None:
+        received.close()
+
+
+def _attach(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        name = _named(client, options.operation)
+        with raw_console("attach") as console:
+            ended = converse(client, client.attach(name), console.input, console.output)
+    print_result([f"{name}: the console has ended." if ended else f"{name}: detached; it goes on."])
+    return 0
+
+
+def _log(options: argparse.Namespace) -> int:
+    if _OPERATION.fullmatch(options.log) and not os.path.lexists(options.log):
+        with _client(options) as client:
+            log = client.log(options.log)
+        with log:
+            _print_log(chunks_of(log), raw=options.raw)
+    else:
+        _print_log(read_log(Path(options.log)), raw=options.raw)
+    return 0
+
+
+def _print_log(chunks: Iterator[bytes], *, raw: bool) -> None:
+    if raw:
+        print_raw(chunks)
+    else:
+        print_result(readable_rows(chunks))
+
+
+def _watch(options: argparse.Namespace) -> int:
+    with _client(options) as client, LiveTable() as table:
+        number = client.watch()
+        with contextlib.suppress(KeyboardInterrupt):  # the one way to end it, and no failure
+            for message in client.messages(number):
+                if isinstance(message, OperationInfo):
+                    table.change(message)
+                table.show(more=client.waiting())
+    return 0
+
+
+def _metrics(options: argparse.Namespace) -> int:
+    with _client(options) as client:
+        print_result(client.metrics().splitlines())
+    return 0
+
+
+def _named(client: Client, given: str) -> str:
+    """The id that ends with `given`. Raises UsageError where there is none or more than one."""
+    if _OPERATION.fullmatch(given):
+        return given
+    found = [info.operation for info in client.list(finished=True) if info.operation.endswith(given)]
+    if len(found) != 1:
+        raise UsageError(
+            f"{len(found) or 'No'} operations have an id that ends so." if given else "An operation has an id.",
+            advice="'domward list --all' shows the ids.",
+        )
+    return found[0]

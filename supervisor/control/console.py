@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An operation's console without a terminal of its own: any number of viewers, and what was shown before.
+
+The relay helper, which has made the bytes safe for a terminal, writes into one end of a socket pair; this end is always
+read, so that nobody who looks on, or nobody at all, can hold the bootloader up. By cases:
+
+- output goes to every viewer, and the last limits.CONSOLE_REPLAY_BYTES of it to who attaches later
+- a viewer that reads too slowly has its backlog skipped, and is told how much
+- more output than limits.CONSOLE_BYTES_PER_SECOND waits in the relay: the console is slow then, and nothing else is
+- keys that the bootloader does not read are dropped
+
+States: open -> ended. `end` gives the viewers what was still to come and says good-bye to them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from domward.protocol import limits
+from domward.protocol.errors import RefusedError, UsageError
+
+from ..events import Condition, Events, Watch
+from ..relay import Console
+
+_CHUNK = 64 * limits.KIB
+_ESC = 0x1B
+
+
+class Viewer:
+    """One who looks on. `notify` is called when there is something to take; `ended` once nothing more will come."""
+
+    def __init__(self, notify: Callable[[], None]) -> None:
+        self._notify = notify
+        self._backlog: deque[bytes] = deque()
+        self._size = 0
+        self._skipped = 0
+        self.ended = False
+
+    def add(self, data: bytes) -> None:
+        """Takes what the console shows; what does not fit is skipped."""
+        if self._size + len(data) > limits.CONSOLE_BACKLOG_BYTES:
+            self._skipped += self._size
+            self._backlog.clear()
+            self._size = 0
+        for at in range(0, len(data), limits.CONSOLE_MESSAGE_BYTES):
+            self._backlog.append(data[at : at + limits.CONSOLE_MESSAGE_BYTES])
+        self._size += len(data)
+        self._notify()
+
+    def skip(self, count: int) -> None:
+        """Notes that `count` bytes were let go before this one came."""
+        self._skipped += count
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self.ended = True
+        self._notify()
+
+    def first(self) -> tuple[bytes, int] | None:
+        """What to show next, and how many bytes before it are left out; None where nothing waits."""
+        return (self._backlog[0], self._skipped) if self._backlog else None
+
+    def taken(self) -> None:
+        """What `first` gave was shown."""
+        self._size -= len(self._backlog.popleft())
+        self._skipped = 0
+
+
+class ConsoleHub:
+    """One operation's console. Owns the socket pair; `columns` and `rows` are in characters."""
+
+    def __init__(self, events: Events, columns: int, rows: int) -> None:
+        self._near, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._near.setblocking(False)
+        self.columns, self.rows = columns, rows
+        self.viewers: set[Viewer] = set()
+        self.ended = False
+        self._shown = bytearray()
+        self._forgotten = 0
+        self._pause: asyncio.TimerHandle | None = None
+        self._watch: Watch = events.watch(self._near.fileno(), Condition.IN, lambda _found: self._read())
+
+    def console(self) -> Console:
+        """The far end, for the operation."""
+        return Console(self._far.fileno(), self._far.fileno(), self.columns, self.rows)
+
+    def attach(self, viewer: Viewer) -> None:
+        """Shows `viewer` what was shown before, and from then on everything. Raises RefusedError for one too many."""
+        if len(self.viewers) >= limits.CONSOLE_VIEWERS:
+            raise RefusedError(f"{limits.CONSOLE_VIEWERS} viewers look at this console already.", code="too-many")
+        viewer.skip(self._forgotten)
+        if self._shown:
+            viewer.add(bytes(self._shown))
+        if self.ended:
+            viewer.end()
+        else:
+            self.viewers.add(viewer)
+
+    def detach(self, viewer: Viewer) -> None:
+        """The viewer goes; nothing else happens. Idempotent."""
+        self.viewers.discard(viewer)
+
+    def keys(self, data: bytes) -> None:
+        """Types `data`. Raises UsageError where the console has ended."""
+        if self.ended:
+            raise UsageError("The console has ended.")
+        with contextlib.suppress(OSError):  # full, since the bootloader does not read: the keys are dropped
+            self._near.send(data, socket.MSG_NOSIGNAL)
+
+    def end(self) -> None:
+        """Shows what the relay had still written, once the operation is over. Idempotent."""
+        if self.ended:
+            return
+        self._far.close()
+        self._watch.cancel()
+        if self._pause is not None:
+            self._pause.cancel()
+        with contextlib.suppress(OSError):
+            while data := self._near.recv(_CHUNK):
+                self._show(data)
+        self._near.close()
+        self.ended = True
+        for viewer in self.viewers:
+            viewer.end()
+        self.viewers.clear()
+
+    def _read(self) -> None:
+        try:
+            data = self._near.recv(_CHUNK)
+        except OSError:
+            return
+        if not data:
+            return  # the relay has ended; the operation says when this has
+        self._show(data)
+        self._watch.change(Condition.NONE)
+        delay = len(data) / limits.CONSOLE_BYTES_PER_SECOND
+        self._pause = asyncio.get_running_loop().call_later(delay, self._watch.change, Condition.IN)
+
+    def _show(self, data: bytes) -> None:
+        self._shown += data
+        surplus = len(self._shown) - limits.CONSOLE_REPLAY_BYTES
+        if surplus > 0:
+            # Not from the middle of a sequence: what is left of it would be shown as text.
+            cut = self._shown.find(_ESC, surplus, surplus + limits.KIB)
+            surplus = cut if cut > 0 else surplus
+            del self._shown[:surplus]
+            self._forgotten += surplus
+        for viewer in [*self.viewers]:
+            viewer.add(data)
