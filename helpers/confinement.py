@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from domward.protocol import limits
 from domward.protocol.layers import Layer
 from domward.protocol.messages import HelperKind, Spawn
+from domward.protocol.privileges import Capability
 
 from . import kernel, paths
 
@@ -140,7 +141,7 @@ def _become(uid: int, gid: int) -> None:
     kernel.leave_session_keyring()
     kernel.keep_capabilities(False)
     kernel.set_capabilities(
-        frozenset({kernel.CAP_SETGID, kernel.CAP_SETPCAP, kernel.CAP_SYS_ADMIN})  # what setgroups to seccomp need
+        {Capability.SETGID, Capability.SETPCAP, Capability.SYS_ADMIN}  # what setgroups to seccomp need
     )
 
 
@@ -173,7 +174,7 @@ def _lock_securebits() -> None:
 
 def _drop_capabilities() -> None:
     kernel.drop_bounding_set()
-    kernel.set_capabilities(frozenset())
+    kernel.set_capabilities(())
 
 
 def _die_with_parent() -> None:

@@ -11,8 +11,12 @@ import ctypes
 import errno
 import os
 import struct
+from collections.abc import Collection
 
 import prctl
+
+from domward.protocol.privileges import Capability, capability_bits
+from domward.protocol.syscall_numbers import NUMBERS
 
 from . import paths
 
@@ -41,9 +45,7 @@ _CLONE_PARENT = 0x00008000
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
 _MNT_DETACH = 2
 
-# <linux/capability.h>
-CAP_SETGID, CAP_SETUID, CAP_SETPCAP, CAP_SYS_ADMIN = 6, 7, 8, 21
-_CAPABILITY_VERSION_3 = 0x20080522
+_CAPABILITY_VERSION_3 = 0x20080522  # <linux/capability.h>
 
 # <linux/prctl.h>; python-prctl refuses the bits that it does not know, NO_CAP_AMBIENT_RAISE among them.
 _PR_SET_SECUREBITS = 28
@@ -156,7 +158,7 @@ def keep_capabilities(keep: bool) -> None:
     prctl.set_keepcaps(keep)
 
 
-def drop_bounding_set(but: frozenset[int] = frozenset()) -> None:
+def drop_bounding_set(but: Collection[Capability] = ()) -> None:
     """Empties the bounding set, up to the last capability that this kernel knows, except for `but`."""
     for capability in range(last_capability() + 1):
         if capability not in but:
@@ -175,9 +177,9 @@ def last_capability() -> int:
     return _last_capability
 
 
-def set_capabilities(capabilities: frozenset[int]) -> None:
+def set_capabilities(capabilities: Collection[Capability]) -> None:
     """Makes `capabilities` the effective and permitted sets and empties the inheritable (and so the ambient) one."""
-    bits = sum(1 << capability for capability in capabilities)
+    bits = capability_bits(capabilities)
     low, high = bits & 0xFFFFFFFF, bits >> 32
     header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
     data = struct.pack("=6I", low, low, 0, high, high, 0)
@@ -247,6 +249,15 @@ def seccomp_available() -> bool:
     except OSError as error:
         return error.errno == 14
     return False
+
+
+def refused_call_passes() -> bool:
+    """Tries a system call that succeeds for everybody, asking for the personality, and that our filters refuse."""
+    try:
+        _system_call(NUMBERS[MACHINE]["personality"], ctypes.c_ulong(0xFFFFFFFF))
+    except OSError:
+        return False
+    return True
 
 
 def load_seccomp_filter(program: bytes) -> None:

@@ -35,6 +35,7 @@ from domward.protocol.messages import (
     SpawnFailed,
     StepFailed,
 )
+from domward.protocol.privileges import LAUNCHER_KEEPS, privileged_filter
 
 from . import bootloader, datacopier, kernel, pty
 from .confinement import Host, StepError, confine, namespaces, prepare_roots
@@ -53,10 +54,6 @@ _RUN: dict[HelperKind, Callable[[Channel], int]] = {
 
 # Address space, never touched, that a helper gives up to say that it has run out: some of the interpreter's arenas.
 _RESERVE_BYTES = 4 * limits.MIB
-
-_KEPT_CAPABILITIES = frozenset(
-    {kernel.CAP_SETGID, kernel.CAP_SETUID, kernel.CAP_SETPCAP, kernel.CAP_SYS_ADMIN}  # what confining a child takes
-)
 
 
 def main() -> int:
@@ -100,18 +97,32 @@ def _prepare() -> Host:
         kind: seccomp.compile_filter(seccomp.parse(policy_text(kind), kind.value), kernel.MACHINE)
         for kind in HelperKind
     }
+    refusals = privileged_filter(kernel.MACHINE) if Layer.SECCOMP not in missing else None
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     prepare_roots()
-    try:
-        kernel.drop_bounding_set(but=_KEPT_CAPABILITIES)
-        kernel.set_capabilities(_KEPT_CAPABILITIES)
-        kernel.set_no_new_privs()
-    except OSError as error:
-        raise StepError("launcher-capabilities", error.errno or 0) from error
+    _give_up_privileges(refusals)
     # All that is there now goes out of the collector's sight, so that helpers do not copy it by looking at it.
     gc.collect()
     gc.freeze()
     return Host(landlock_abi, tuple(missing), filters)
+
+
+def _give_up_privileges(refusals: bytes | None) -> None:
+    """All but what confining a child takes; the filter `refusals` is None on a kernel that has no seccomp."""
+    try:
+        kernel.drop_bounding_set(but=LAUNCHER_KEEPS)
+        kernel.set_capabilities(LAUNCHER_KEEPS)
+        kernel.set_no_new_privs()
+    except OSError as error:
+        raise StepError("launcher-capabilities", error.errno or 0) from error
+    if refusals is None:
+        return
+    try:
+        kernel.load_seccomp_filter(refusals)
+    except OSError as error:
+        raise StepError("launcher-seccomp", error.errno or 0) from error
+    if kernel.refused_call_passes():
+        raise StepError("launcher-seccomp", errno.EPROTO)
 
 
 def _spawn(channel: Channel, received: Received, host: Host) -> None:

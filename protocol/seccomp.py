@@ -8,9 +8,12 @@ A policy has one system call a line, with the reason after two dashes::
     ioctl if arg1 == TIOCGPTN               -- the pty's number
 
 Several lines for one call are alternatives; `and` joins conditions of one line. A condition is `argN == VALUE` or
-`argN & MASK == VALUE`, on all 64 bits. Whatever is not listed kills the process, and so does a call of another
-architecture (x32 included). The file is data: it is reviewed, linted and counted, and this module is all that
-reads it. A call that a machine does not have (poll on aarch64, where ppoll stands in) is left out of its filter.
+`argN & MASK == VALUE`, or one of them with `!=`, on all 64 bits.
+
+A helper's policy lists what it may call: all else kills the process. The policy of the privileged processes lists what
+they may not: that fails with EPERM. A call of another architecture, x32 too, kills in either case. The file is data:
+it is reviewed, linted and counted, and this module is all that reads it. A call that a machine does not have (poll on
+aarch64, where ppoll stands in) is left out of its filter.
 """
 
 from __future__ import annotations
@@ -37,24 +40,27 @@ CONSTANTS = {
     "TIOCSWINSZ": 0x5414,
     "TIOCSPTLCK": 0x40045431,
     "TIOCGPTPEER": 0x5441,
+    "TIOCSTI": 0x5412,
+    "TIOCLINUX": 0x541C,
 }
 
 _LINE = re.compile(r"(?P<call>[a-z0-9_]+)(?: if (?P<conditions>[^-]+?))?\s+-- (?P<reason>\S.*)")
-_CONDITION = re.compile(r"arg(?P<arg>[0-5])(?: & (?P<mask>\w+))? == (?P<value>\w+)")
+_CONDITION = re.compile(r"arg(?P<arg>[0-5])(?: & (?P<mask>\w+))? (?P<sign>[=!]=) (?P<value>\w+)")
 
 _LD_ABS, _AND, _JEQ, _JGE, _RET = 0x20, 0x54, 0x15, 0x35, 0x06
-_ALLOW, _KILL_PROCESS = 0x7FFF0000, 0x80000000
+_ALLOW, _KILL_PROCESS, _EPERM = 0x7FFF0000, 0x80000000, 0x00050001
 _FARTHEST_JUMP = 255  # instructions
 _X32_BIT = 0x40000000
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """`args[arg] & mask == value`, on 64 bits."""
+    """`args[arg] & mask == value`, on 64 bits; the opposite where not `equal`."""
 
     arg: int
     mask: int
     value: int
+    equal: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,12 +92,12 @@ def parse(policy: str, name: str) -> tuple[Rule, ...]:
 def _condition(text: str, where: str) -> Condition:
     match = _CONDITION.fullmatch(text.strip())
     if match is None:
-        raise UsageError(f"{where}: the condition {text!r} is not of the form argN [& MASK] == VALUE.")
+        raise UsageError(f"{where}: the condition {text!r} is not of the form argN [& MASK] ==|!= VALUE.")
     mask = _value(match["mask"], where) if match["mask"] else 2**64 - 1
     value = _value(match["value"], where)
     if value & ~mask:
         raise UsageError(f"{where}: the condition {text!r} can never hold.")
-    return Condition(int(match["arg"]), mask, value)
+    return Condition(int(match["arg"]), mask, value, match["sign"] == "==")
 
 
 def _value(word: str, where: str) -> int:
@@ -124,7 +130,19 @@ def reachable(rules: Iterable[Rule]) -> frozenset[str]:
 
 
 def compile_filter(rules: Iterable[Rule], machine: str) -> bytes:
-    """The filter for `machine` ("x86_64" or "aarch64") as an array of struct sock_filter. Raises UsageError."""
+    """The filter that lets through what `rules` list and kills for all else, for `machine` ("x86_64" or "aarch64").
+
+    It is an array of struct sock_filter. Raises UsageError.
+    """
+    return _compile(rules, machine, listed=_ALLOW, other=_KILL_PROCESS)
+
+
+def compile_denials(rules: Iterable[Rule], machine: str) -> bytes:
+    """As `compile_filter`, the other way round: what `rules` list fails with EPERM, and all else passes."""
+    return _compile(rules, machine, listed=_EPERM, other=_ALLOW)
+
+
+def _compile(rules: Iterable[Rule], machine: str, listed: int, other: int) -> bytes:
     if machine not in NUMBERS:
         raise UsageError(f"There are no system call numbers for {machine}.")
     alternatives: dict[str, list[tuple[Condition, ...]]] = {}
@@ -141,30 +159,38 @@ def compile_filter(rules: Iterable[Rule], machine: str) -> bytes:
     for call, choices in alternatives.items():
         if call not in NUMBERS[machine]:
             continue
-        block = [step for conditions in choices for step in _alternative(conditions)]
+        block = [step for conditions in choices for step in _alternative(conditions, listed)]
         if choices[-1]:
-            block.append(_instruction(_RET, _KILL_PROCESS))
+            block.append(_instruction(_RET, other))
         if len(block) > _FARTHEST_JUMP:
             raise UsageError(f"The system call {call} has too many alternatives.")
         code.append(_instruction(_JEQ, NUMBERS[machine][call], 0, len(block)))
         code += block
-    code.append(_instruction(_RET, _KILL_PROCESS))
+    code.append(_instruction(_RET, other))
     return b"".join(code)
 
 
-def _alternative(conditions: tuple[Condition, ...]) -> list[bytes]:
-    """Allows where all conditions hold; falls through where one does not."""
-    steps: list[bytes] = [_instruction(_RET, _ALLOW)]
+def _alternative(conditions: tuple[Condition, ...], action: int) -> list[bytes]:
+    """Ends with `action` where all conditions hold; falls through where one does not."""
+    steps: list[bytes] = [_instruction(_RET, action)]
     for condition in reversed(conditions):
-        for half in (1, 0):
-            mask = condition.mask >> 32 * half & 0xFFFFFFFF
-            value = condition.value >> 32 * half & 0xFFFFFFFF
-            test = [_instruction(_LD_ABS, 16 + 8 * condition.arg + 4 * half)]
-            if mask != 0xFFFFFFFF:
-                test.append(_instruction(_AND, mask))
-            test.append(_instruction(_JEQ, value, 0, len(steps)))
-            steps = test + steps
+        if condition.equal:
+            steps = _half(condition, 0, 0, len(steps)) + steps
+            steps = _half(condition, 1, 0, len(steps)) + steps
+        else:  # one half that differs is enough
+            low = _half(condition, 0, len(steps), 0)
+            steps = _half(condition, 1, 0, len(low)) + low + steps
     return steps
+
+
+def _half(condition: Condition, half: int, if_equal: int, if_not: int) -> list[bytes]:
+    """Compares the lower (0) or upper (1) 32 bits, and jumps over so many instructions."""
+    mask = condition.mask >> 32 * half & 0xFFFFFFFF
+    value = condition.value >> 32 * half & 0xFFFFFFFF
+    steps = [_instruction(_LD_ABS, 16 + 8 * condition.arg + 4 * half)]
+    if mask != 0xFFFFFFFF:
+        steps.append(_instruction(_AND, mask))
+    return [*steps, _instruction(_JEQ, value, if_equal, if_not)]
 
 
 def _instruction(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:

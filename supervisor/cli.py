@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import domward
 from domward.protocol import limits
 from domward.protocol.errors import DomwardError, OperationCancelled, UsageError, printable
+from domward.protocol.layers import Layer
 
-from . import arguments, cli_audit, cli_control, interrupts, report
+from . import arguments, cli_audit, cli_control, interrupts, privileges, report
 from .audit.place import default_log
 from .bootloader import IMAGE_FORMATS, BootRequest, BootResult, InspectResult
 from .config import Budgets, Config
@@ -40,18 +41,23 @@ if TYPE_CHECKING:
 ResultT = TypeVar("ResultT")
 
 
-def main(given: Sequence[str], process: LauncherProcess | None = None) -> int:
-    """Runs the command line `given` and returns the exit code. `process` is a launcher that may be taken over."""
+def main(given: Sequence[str], process: LauncherProcess | None = None, *, own: bool = False) -> int:
+    """Runs the command line `given` and returns the exit code. `process` is a launcher that may be taken over.
+
+    `own` says that this process is the command's alone: it then gives up the privileges that its work does not take.
+    """
     as_json = "--json" in given[: given.index("--") if "--" in given else None]
-    return outcome(lambda: _run_command(given, process), lambda error: _fail(error, as_json=as_json))
+    return outcome(lambda: _run_command(given, process, own=own), lambda error: _fail(error, as_json=as_json))
 
 
-def _run_command(given: Sequence[str], process: LauncherProcess | None) -> int:
+def _run_command(given: Sequence[str], process: LauncherProcess | None, *, own: bool) -> int:
     try:
         options = _parser().parse_args(given)
     except SystemExit:  # --help or --version was printed; errors are UsageErrors
         return 0
     options.process = process
+    if own:
+        privileges.give_up(options.keeps, options.optional_layers)
     code: int = options.action(options)
     return code
 
@@ -91,11 +97,12 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs a Xen guest's bootloader in confined, throw-away helper processes.",
         allow_abbrev=False,
     )
+    parser.set_defaults(keeps=privileges.FILES, optional_layers=frozenset())
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
     run = commands.add_parser("run", help="take kernel, ramdisk and arguments off a disk", allow_abbrev=False)
-    run.set_defaults(action=_run)
+    run.set_defaults(action=_run, keeps=privileges.CONFINING)
     _add_common(run)
     run.add_argument("--bootloader", metavar="NAME", default="builtin", help="builtin (the only one in this version)")
     run.add_argument("--entry", metavar="N|TITLE", help="the entry's number from 0, title, id, or 'submenu>title'")
@@ -105,13 +112,13 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--log-dir", metavar="DIR", type=Path, help="keep a log there of what --interactive showed")
 
     inspect = commands.add_parser("inspect", help="list what could boot, and why the rest cannot", allow_abbrev=False)
-    inspect.set_defaults(action=_inspect)
+    inspect.set_defaults(action=_inspect, keeps=privileges.CONFINING)
     _add_common(inspect)
 
     cli_control.add_to(commands)
 
     doctor = commands.add_parser("doctor", help="report which layers of confinement this host has", allow_abbrev=False)
-    doctor.set_defaults(action=_doctor)
+    doctor.set_defaults(action=_doctor, keeps=privileges.CONFINING, optional_layers=frozenset(Layer))
     doctor.add_argument("--json", action="store_true", help="print one object for programs")
     cli_audit.add_to(commands)
     return parser

@@ -22,7 +22,7 @@ def main() -> int:
     def work(process: LauncherProcess | None) -> int:
         from . import cli
 
-        return cli.main(given, process)
+        return cli.main(given, process, own=True)
 
     confines = bool(_CONFINING.intersection(given[:1])) and not _NOT_CONFINING.intersection(given)
     return begin(work, confines=confines)

@@ -23,6 +23,6 @@ def main() -> int:
     def work(process: LauncherProcess | None) -> int:
         from . import front_end_session
 
-        return front_end_session.main(given, process)
+        return front_end_session.main(given, process, own=True)
 
     return begin(work, confines=given not in _ONLY_TELLING)

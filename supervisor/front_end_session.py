@@ -17,7 +17,7 @@ from dataclasses import replace
 import domward
 from domward.protocol.errors import DomwardError, OperationCancelled
 
-from . import interrupts
+from . import interrupts, privileges
 from .audit.place import default_log
 from .bootloader import BootRequest, BootResult
 from .config import Budgets, Config
@@ -43,9 +43,12 @@ Takes what boots off a guest's disk in confined helper processes, for a
 toolstack that calls it in pygrub's place. See domward-bootloader(1)."""
 
 
-def main(given: Sequence[str], process: LauncherProcess | None = None) -> int:
-    """Serves the argument vector `given` and returns the exit code. `process` is a launcher that may be taken over."""
-    return outcome(lambda: _serve(given, process), _fail)
+def main(given: Sequence[str], process: LauncherProcess | None = None, *, own: bool = False) -> int:
+    """Serves the argument vector `given` and returns the exit code. `process` is a launcher that may be taken over.
+
+    `own` says that this process is the program's alone: it then gives up the privileges that its work does not take.
+    """
+    return outcome(lambda: _serve(given, process, own=own), _fail)
 
 
 def _fail(error: DomwardError) -> int:
@@ -55,7 +58,7 @@ def _fail(error: DomwardError) -> int:
     return error.exit_code
 
 
-def _serve(given: Sequence[str], process: LauncherProcess | None) -> int:
+def _serve(given: Sequence[str], process: LauncherProcess | None, *, own: bool) -> int:
     match given:
         case ["-h" | "--help"]:
             print_result([_HELP])
@@ -64,6 +67,8 @@ def _serve(given: Sequence[str], process: LauncherProcess | None) -> int:
             print_result([f"domward-bootloader {domward.__version__}"])
             return 0
     options = parse(given)
+    if own:
+        privileges.give_up(privileges.CONFINING)
     with ExitStack() as stack:
         # Opened first: what cannot be used is found before any work, and the reader of a FIFO sees its end.
         folder = stack.enter_context(output_directory(options.directory))

@@ -158,8 +158,10 @@ class Helper:
             raise step_error(message.step, message.errno, self.name)
         assert isinstance(message, Confined)
         required = frozenset(Layer) - self.host.without
+        launcher = self.host.launcher.privileges
+        assert launcher is not None
         try:
-            self.verified = verify(process.pid, request(request=1), message.layers, required)
+            self.verified = verify(process.pid, request(request=1), message.layers, required, launcher.filters)
         except ConfinementFailed:
             # A process that has just been killed shows nothing any more: then its death is what went wrong.
             if (await asyncio.wait([self.child.death], timeout=_DYING_SECONDS))[0]:

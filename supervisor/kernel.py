@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The raw calls of this side: timerfd_create(2), which Python has from 3.13 on."""
+"""The raw calls of this side: timerfd_create(2), which Python has from 3.13 on, and giving up privileges.
+
+Those of the second kind act on the calling thread and what it starts later, and raise OSError.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import os
+import struct
+from collections.abc import Collection
 
 from domward.protocol.errors import OperationFailed
 from domward.protocol.fds import Fd
+from domward.protocol.privileges import Capability, capability_bits
 
+MACHINE = os.uname().machine
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _CLOCK_MONOTONIC = 1  # <linux/time.h>
 _TFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK  # TFD_CLOEXEC, TFD_NONBLOCK
 _NANOSECONDS = 1_000_000_000
 _LONGEST_SECONDS = 86_400.0  # a deadline further off is looked at again after a day
+_CAPABILITY_VERSION_3 = 0x20080522  # <linux/capability.h>
+_PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 23, 24, 38  # <linux/prctl.h>
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
 
 
 class _Itimerspec(ctypes.Structure):
@@ -46,3 +56,68 @@ class Alarm:
     def close(self) -> None:
         """Closes the fd. Idempotent."""
         self._fd.close()
+
+
+def _call(name: str, *arguments: object) -> int:
+    ctypes.set_errno(0)
+    result: int = getattr(_LIBC, name)(*arguments)
+    if result < 0:
+        error = ctypes.get_errno()
+        raise OSError(error, os.strerror(error))
+    return result
+
+
+def _prctl(option: int, *arguments: int) -> int:
+    four = (*arguments, 0, 0, 0, 0)[:4]
+    return _call("prctl", ctypes.c_int(option), *(ctypes.c_ulong(argument) for argument in four))
+
+
+def drop_bounding_set(but: Collection[Capability]) -> None:
+    """Empties the bounding set except for `but`."""
+    for capability in range(64):
+        try:
+            in_it = _prctl(_PR_CAPBSET_READ, capability)
+        except OSError:  # above the last one that this kernel knows
+            return
+        if in_it and capability not in but:
+            _prctl(_PR_CAPBSET_DROP, capability)
+
+
+def permitted_capabilities() -> int:
+    """The permitted set, as bits."""
+    header, data = _capability_header(), ctypes.create_string_buffer(24)
+    _call("capget", header, data)
+    _effective, low, _inheritable, _effective_high, high, _inheritable_high = struct.unpack("=6I", data.raw)
+    return int(low | high << 32)
+
+
+def set_capabilities(capabilities: Collection[Capability]) -> None:
+    """Makes `capabilities` the effective and permitted sets and empties the inheritable (and so the ambient) one."""
+    bits = capability_bits(capabilities)
+    low, high = bits & 0xFFFFFFFF, bits >> 32
+    _call("capset", _capability_header(), struct.pack("=6I", low, low, 0, high, high, 0))
+
+
+def _capability_header() -> ctypes.Array[ctypes.c_char]:
+    return ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION_3, 0), 8)
+
+
+def set_no_new_privs() -> None:
+    """execve never raises privileges from now on; needed for a filter without CAP_SYS_ADMIN."""
+    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def load_seccomp_filter(program: bytes) -> None:
+    """Loads a compiled filter (see `protocol/seccomp`)."""
+    buffer = ctypes.create_string_buffer(program, len(program))
+    descriptor = ctypes.create_string_buffer(struct.pack("@HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer)), 16)
+    _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(descriptor))
+
+
+def refused_call_passes() -> bool:
+    """Tries a system call that succeeds for everybody, asking for the personality, and that our filter refuses."""
+    try:
+        _call("personality", ctypes.c_ulong(0xFFFFFFFF))
+    except OSError:
+        return False
+    return True

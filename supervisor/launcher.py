@@ -26,6 +26,7 @@ from .config import Config
 from .endings import to_its_end
 from .events import Condition, Events, Watch
 from .launcher_process import LauncherProcess
+from .verification import Privileges, verify_launcher
 
 _MOST_PENDING = 64  # requests: some 278 small messages fit into the channel unread, so sending never waits
 
@@ -39,7 +40,7 @@ class NewProcess:
 
 
 class Launcher:
-    """One launcher process. Owns its channel and its child."""
+    """One launcher process. Owns its channel and its child; `privileges` is what was seen of it when it was ready."""
 
     def __init__(self, config: Config, events: Events) -> None:
         self._config = config
@@ -51,6 +52,7 @@ class Launcher:
         self._channel: Channel | None = None
         self._watch: Watch | None = None
         self.child: Child | None = None
+        self.privileges: Privileges | None = None
 
     @property
     def alive(self) -> bool:
@@ -165,6 +167,8 @@ class Launcher:
         if received.pidfd is not None:
             received.pidfd.close()
         if isinstance(message, LauncherReady):
+            assert self.child is not None
+            self.privileges = verify_launcher(self.child.pid, seccomp=Layer.SECCOMP not in message.missing)
             self._ready.set_result(message)
         elif isinstance(message, StepFailed):
             self._fail(step_error(message.step, message.errno, "launcher"))

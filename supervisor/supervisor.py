@@ -18,7 +18,7 @@ from types import TracebackType
 import domward
 from domward.protocol.errors import ConfinementUnavailable, DomwardError, OperationFailed, UsageError
 from domward.protocol.fds import Fd
-from domward.protocol.layers import LOST_WITHOUT, Layer
+from domward.protocol.layers import Layer
 from domward.protocol.messages import LauncherReady
 
 from .audit.record import Actor, Event
@@ -34,6 +34,7 @@ from .launcher import Launcher
 from .launcher_process import LauncherProcess
 from .launchers import Launchers
 from .leases import UidLeases
+from .missing_layers import require_optional
 from .operations import Operation
 
 _HASH_THREADS = 2  # kernel and ramdisk of one operation at once
@@ -237,12 +238,7 @@ class Supervisor:
 
     def _missing(self, ready: LauncherReady) -> frozenset[Layer]:
         missing = frozenset(ready.missing) | self.config.absent_layers
-        needed = sorted(missing - self.config.optional_layers, key=lambda layer: layer.value)
-        if needed:
-            raise ConfinementUnavailable(
-                f"This kernel lacks {needed[0].value}: {LOST_WITHOUT[needed[0]]}.",
-                advice=f"Use a newer kernel, or name {', '.join(layer.value for layer in needed)} as optional.",
-            )
+        require_optional(missing, self.config.optional_layers)
         return missing
 
     def _actions(self) -> BootloaderOperations:

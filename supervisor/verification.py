@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Looks at a helper from outside, through /proc, before it gets anything of a guest's.
+"""Looks at launchers and helpers from outside, through /proc, before they get anything of a guest's.
 
 What the kernel shows is compared with what was asked for, layer by layer; the first difference ends the helper. Three
 layers cannot be seen in /proc (securebits, the parent-death signal and Landlock): the launcher's code reads the first
@@ -9,15 +9,14 @@ two back and tries the third, in every helper, before the helper has seen anythi
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-import psutil
 
 from domward.protocol import limits
 from domward.protocol.errors import ConfinementFailed
 from domward.protocol.layers import NAMESPACE_FILES, Layer
 from domward.protocol.messages import HelperKind, Spawn
+from domward.protocol.privileges import LAUNCHER_KEEPS, capability_bits, capability_names
 
 from .paths import NULL_DEVICE, PROC
 
@@ -26,6 +25,72 @@ UNSEEN = frozenset({Layer.SECUREBITS, Layer.PARENT_DEATH, Layer.LANDLOCK})
 
 _SECCOMP_FILTER = "2"
 _STATUS_BYTES = 16 * limits.KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Privileges:
+    """What /proc shows of a process's privileges: sets of capabilities as bits, and how many seccomp filters it has."""
+
+    effective: int
+    permitted: int
+    inheritable: int
+    bounding: int
+    ambient: int
+    no_new_privs: bool
+    filters: int
+
+    @classmethod
+    def of(cls, pid: int) -> Privileges:
+        """Those of `pid`. Raises OSError."""
+        return cls.shown(_read_status(pid))
+
+    @classmethod
+    def shown(cls, status: Mapping[str, str]) -> Privileges:
+        """Those that a status file of /proc shows."""
+
+        def capabilities(name: str) -> int:
+            return int(status.get(name, "f" * 16), 16)  # what is not shown counts as all of them
+
+        return cls(
+            effective=capabilities("CapEff"),
+            permitted=capabilities("CapPrm"),
+            inheritable=capabilities("CapInh"),
+            bounding=capabilities("CapBnd"),
+            ambient=capabilities("CapAmb"),
+            no_new_privs=status.get("NoNewPrivs") == "1",
+            filters=int(status.get("Seccomp_filters", "0")) if status.get("Seccomp") == _SECCOMP_FILTER else 0,
+        )
+
+    @property
+    def most(self) -> int:
+        """Every capability that is in any of the sets."""
+        return self.effective | self.permitted | self.inheritable | self.bounding | self.ambient
+
+
+def verify_launcher(pid: int, *, seccomp: bool) -> Privileges:
+    """Checks that the launcher `pid` gave its privileges up; `seccomp` says whether this kernel has filters.
+
+    The caller holds its pidfd. Raises ConfinementFailed.
+    """
+    try:
+        seen = Privileges.of(pid)
+    except OSError as error:
+        raise ConfinementFailed(f"The launcher could not be looked at: {error}.", step="verify") from error
+    kept = capability_bits(LAUNCHER_KEEPS)
+    problem = ""
+    if seen.most & ~kept or seen.inheritable or seen.ambient:
+        problem = f"it holds {', '.join(capability_names(seen.most))}"
+    elif not seen.no_new_privs:
+        problem = "it can gain privileges by executing a program"
+    elif seccomp and seen.filters == 0:
+        problem = "it has no seccomp filter"
+    if problem:
+        raise ConfinementFailed(
+            f"The launcher's privileges did not verify: {problem}.",
+            step="launcher-privileges",
+            helper=f"launcher {pid}",
+        )
+    return seen
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +103,47 @@ class Verified:
     seen: tuple[Layer, ...]
 
 
-def verify(pid: int, request: Spawn, claimed: tuple[Layer, ...], required: frozenset[Layer]) -> Verified:
+@dataclass(frozen=True, slots=True)
+class _Helper:
+    """What is looked at: the process, its status in /proc, what was asked for, and its launcher's own filters."""
+
+    pid: int
+    status: Mapping[str, str]
+    request: Spawn
+    inherited_filters: int
+
+
+def verify(
+    pid: int, request: Spawn, claimed: tuple[Layer, ...], required: frozenset[Layer], inherited_filters: int
+) -> Verified:
     """Checks the helper `pid` against its `request`. Raises ConfinementFailed with the layer that differs.
 
-    `claimed` is what the helper says it has, `required` what it must have. The caller holds the pidfd of `pid`, so
-    the number cannot have passed to another process.
+    `claimed` is what the helper says it has, `required` what it must have, and `inherited_filters` how many seccomp
+    filters it has from its launcher. The caller holds the pidfd of `pid`, so the number cannot have passed to another
+    process.
     """
     helper = f"{request.kind.value} {pid}"
     absent = required - set(claimed)
     if absent:
         raise _differs(min(absent, key=lambda layer: layer.value), "the helper does not have it", helper)
     try:
-        process = psutil.Process(pid)
-        status = _read_status(pid)
+        looked_at = _Helper(pid, _read_status(pid), request, inherited_filters)
         seen = []
         for layer in claimed:
             if layer in UNSEEN:
                 continue
-            problem = _CHECKS[layer](process, status, request)
+            problem = _CHECKS[layer](looked_at)
             if problem:
                 raise _differs(layer, problem, helper)
             seen.append(layer)
         extra = _unexpected_fds(pid)
-    except (OSError, psutil.Error) as error:
+    except OSError as error:
         raise ConfinementFailed(
             f"A helper's confinement could not be looked at: {error}.", step="verify", helper=helper
         ) from error
     if extra:
         raise ConfinementFailed(f"A helper has fds that it was not given: {extra}.", step="fds", helper=helper)
-    if process.ppid() != os.getpid():
+    if looked_at.status.get("PPid") != str(os.getpid()):
         raise ConfinementFailed("A helper is not a child of the supervisor.", step="parent", helper=helper)
     return Verified(pid, request.uid, claimed, tuple(seen))
 
@@ -83,51 +160,51 @@ def _read_status(pid: int) -> dict[str, str]:
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
 
 
-def _user(process: psutil.Process, status: dict[str, str], request: Spawn) -> str:
-    uids, gids = status.get("Uid", "").split(), status.get("Gid", "").split()
-    if uids != [str(request.uid)] * 4 or gids != [str(request.gid)] * 4:
+def _user(helper: _Helper) -> str:
+    uids, gids = helper.status.get("Uid", "").split(), helper.status.get("Gid", "").split()
+    if uids != [str(helper.request.uid)] * 4 or gids != [str(helper.request.gid)] * 4:
         return f"its uids are {uids} and its gids {gids}"
-    return "" if process.num_threads() == 1 else "it has more than one thread"
+    return "" if helper.status.get("Threads") == "1" else "it has more than one thread"
 
 
-def _groups(_process: psutil.Process, status: dict[str, str], _request: Spawn) -> str:
-    return f"its groups are {status['Groups']}" if status.get("Groups", "?") else ""
+def _groups(helper: _Helper) -> str:
+    return f"its groups are {helper.status['Groups']}" if helper.status.get("Groups", "?") else ""
 
 
-def _namespace(layer: Layer) -> Callable[[psutil.Process, dict[str, str], Spawn], str]:
+def _namespace(layer: Layer) -> Callable[[_Helper], str]:
     name = NAMESPACE_FILES[layer]
 
-    def check(process: psutil.Process, _status: dict[str, str], _request: Spawn) -> str:
-        theirs, ours = (os.readlink(f"{PROC}/{pid}/ns/{name}") for pid in (process.pid, os.getpid()))
+    def check(helper: _Helper) -> str:
+        theirs, ours = (os.readlink(f"{PROC}/{pid}/ns/{name}") for pid in (helper.pid, os.getpid()))
         return "it shares the supervisor's" if theirs == ours else ""
 
     return check
 
 
-def _root(process: psutil.Process, status: dict[str, str], request: Spawn) -> str:
-    problem = _namespace(Layer.MOUNT)(process, status, request)
+def _root(helper: _Helper) -> str:
+    problem = _namespace(Layer.MOUNT)(helper)
     if problem:
         return problem
-    root = f"{PROC}/{process.pid}/root"
-    expected = {"ptmx", "pts"} if request.kind is HelperKind.PTY else set()
+    root = f"{PROC}/{helper.pid}/root"
+    expected = {"ptmx", "pts"} if helper.request.kind is HelperKind.PTY else set()
     found = set(os.listdir(root))
     return f"its root holds {sorted(found)}" if found != expected else ""
 
 
-def _pid_namespace(process: psutil.Process, status: dict[str, str], request: Spawn) -> str:
-    if status.get("NSpid", "").split()[-1:] != ["1"]:
+def _pid_namespace(helper: _Helper) -> str:
+    if helper.status.get("NSpid", "").split()[-1:] != ["1"]:
         return "it is not the first process of its namespace"
-    return _namespace(Layer.PID)(process, status, request)
+    return _namespace(Layer.PID)(helper)
 
 
-def _rlimits(process: psutil.Process, _status: dict[str, str], request: Spawn) -> str:
+def _rlimits(helper: _Helper) -> str:
     # /proc/PID/limits and not prlimit(2), which asks for CAP_SYS_RESOURCE even to look.
-    with open(f"{PROC}/{process.pid}/limits", "rb") as file:
+    with open(f"{PROC}/{helper.pid}/limits", "rb") as file:
         lines = file.read(_STATUS_BYTES).decode("ascii", "replace").splitlines()
     for title, value in (
-        ("Max address space", request.address_space),
-        ("Max cpu time", request.cpu_seconds),
-        ("Max file size", request.file_bytes),
+        ("Max address space", helper.request.address_space),
+        ("Max cpu time", helper.request.cpu_seconds),
+        ("Max file size", helper.request.file_bytes),
         ("Max open files", limits.HELPER_FDS),
         ("Max processes", 0),
         ("Max core file size", 0),
@@ -140,24 +217,26 @@ def _rlimits(process: psutil.Process, _status: dict[str, str], request: Spawn) -
     return ""
 
 
-def _capabilities(_process: psutil.Process, status: dict[str, str], _request: Spawn) -> str:
+def _capabilities(helper: _Helper) -> str:
     for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"):
-        if int(status.get(name, "1"), 16) != 0:
-            return f"{name} is {status.get(name)}"
+        if int(helper.status.get(name, "1"), 16) != 0:
+            return f"{name} is {helper.status.get(name)}"
     return ""
 
 
-def _no_new_privs(_process: psutil.Process, status: dict[str, str], _request: Spawn) -> str:
-    return "" if status.get("NoNewPrivs") == "1" else "it is not set"
+def _no_new_privs(helper: _Helper) -> str:
+    return "" if helper.status.get("NoNewPrivs") == "1" else "it is not set"
 
 
-def _dumpable(process: psutil.Process, _status: dict[str, str], request: Spawn) -> str:
-    owner = os.stat(f"{PROC}/{process.pid}/status").st_uid  # proc(5): root's where it is not dumpable
-    return "it could be traced" if owner == request.uid else ""
+def _dumpable(helper: _Helper) -> str:
+    owner = os.stat(f"{PROC}/{helper.pid}/status").st_uid  # proc(5): root's where it is not dumpable
+    return "it could be traced" if owner == helper.request.uid else ""
 
 
-def _seccomp(_process: psutil.Process, status: dict[str, str], _request: Spawn) -> str:
-    return "" if status.get("Seccomp") == _SECCOMP_FILTER else f"its mode is {status.get('Seccomp')}"
+def _seccomp(helper: _Helper) -> str:
+    # By number: a helper without a filter of its own would still show its launcher's.
+    filters = Privileges.shown(helper.status).filters
+    return "" if filters > helper.inherited_filters else f"it has {filters} filters, as its launcher"
 
 
 def _unexpected_fds(pid: int) -> list[str]:
@@ -173,7 +252,7 @@ def _unexpected_fds(pid: int) -> list[str]:
     return others + sockets[1:]
 
 
-_CHECKS: dict[Layer, Callable[[psutil.Process, dict[str, str], Spawn], str]] = {
+_CHECKS: dict[Layer, Callable[[_Helper], str]] = {
     Layer.USER: _user,
     Layer.GROUPS: _groups,
     Layer.MOUNT: _root,

@@ -5,7 +5,8 @@
 - every test is checked for what it leaves behind (`support.leaks`);
 - tests outside tests/unit and tests/fuzz need root: they fail without it under CI, and are skipped elsewhere;
 - a skip must name what this machine lacks, and all skips are listed at the end;
-- fixtures: `disks` (a `support.disks.DiskFactory` for the session), `kernel` (files of 64 KiB, quick to copy).
+- fixtures: `disks` (a `support.disks.DiskFactory` for the session), `kernel` (files of 64 KiB, quick to copy),
+  `everybodys` (domward installed where an ordinary user may run it).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from support import child_coverage, own_mounts
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
 from support.guests import small_kernel
+from support.installation import Installation
 from support.leaks import Snapshot, settle
 
 WITHOUT_ROOT = ("unit", "fuzz")
@@ -107,6 +109,14 @@ def disks(tmp_path_factory: pytest.TempPathFactory) -> DiskFactory:
 def kernel(tmp_path_factory: pytest.TempPathFactory) -> DebianKernel:
     """A kernel and an initrd of 64 KiB, for guests whose content does not matter."""
     return small_kernel(tmp_path_factory.mktemp("kernel"))
+
+
+@pytest.fixture(scope="session")
+def everybodys() -> Iterator[Installation]:
+    """domward where every user may run it; pytest's own temporary folders are for one user only."""
+    with tempfile.TemporaryDirectory(prefix="everybodys-") as folder:
+        Path(folder).chmod(0o755)
+        yield Installation.made(Path(folder) / "domward")
 
 
 @pytest.hookimpl(wrapper=True)

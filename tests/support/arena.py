@@ -56,15 +56,19 @@ class Arena:
             f"helper_side.plant(launcher._RUN, {str(path)!r})"
         )
         self._python = planted(folder, code)
+        # Not absent_layers, with which helpers would still have the filter of their launcher.
+        (folder / "without-seccomp").mkdir()
+        no_seccomp = "\nkernel.seccomp_available = lambda: False"
+        self._without_seccomp = planted(folder / "without-seccomp", code + no_seccomp)
         self._supervisors: dict[bool, Supervisor] = {}
         self._seen: dict[tuple[str, str, bool], Outcome] = {}
         self._runner = asyncio.Runner()
 
     def open(self) -> None:
         """Starts the supervisors."""
-        absent = frozenset({Layer.SECCOMP})
-        for seccomp, layers in ((True, frozenset[Layer]()), (False, absent)):
-            config = Config(python=self._python, budgets=BUDGETS, absent_layers=layers, optional_layers=layers)
+        for seccomp, python in ((True, self._python), (False, self._without_seccomp)):
+            layers = frozenset[Layer]() if seccomp else frozenset({Layer.SECCOMP})
+            config = Config(python=python, budgets=BUDGETS, optional_layers=layers)
             self._supervisors[seccomp] = Supervisor(config)
             self._runner.run(self._supervisors[seccomp].open())
 

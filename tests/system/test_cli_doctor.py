@@ -5,10 +5,9 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 
-from support.commands import Ran, domward
+from support.commands import domward
+from support.installation import Installation
 
 from domward.protocol.layers import LOST_WITHOUT, Layer
 from domward.supervisor.config import Config
@@ -17,24 +16,6 @@ from domward.supervisor.report import doctor_json, doctor_text
 
 KEYS = {"config", "usable", "kernel", "machine", "layers", "features", "helpers", "problem"}
 TRIED = {"securebits", "parent-death-signal", "landlock"}
-NOBODY = 65534
-# Imports while it may still read the program, then gives everything up.
-AS_NOBODY = f"""
-import os, shutil, sys
-from domward.supervisor import cli, command
-os.setgroups([])
-os.setresgid({NOBODY}, {NOBODY}, {NOBODY})
-os.setresuid({NOBODY}, {NOBODY}, {NOBODY})
-sys.exit(command.main())
-"""
-
-
-def as_nobody(*arguments: str) -> Ran:
-    # Nobody may not write where coverage keeps its data.
-    unmeasured = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
-    program = [sys.executable, "-I", "-c", AS_NOBODY]
-    done = subprocess.run([*program, *arguments], capture_output=True, check=False, env=unmeasured)
-    return Ran(done.returncode, done.stdout.decode("ascii"), done.stderr.decode("ascii"))
 
 
 def test_every_layer_is_there() -> None:
@@ -66,8 +47,8 @@ def test_text() -> None:
     assert "seccomp              verified" in lines
 
 
-def test_without_root_nothing_is_claimed() -> None:
-    ran = as_nobody("doctor", "--json")
+def test_without_root_nothing_is_claimed(everybodys: Installation) -> None:
+    ran = everybodys.domward("doctor", "--json")
     assert "takes root" in ran.error("confinement-unavailable")
     found = ran.json()
     assert set(found) == KEYS
@@ -77,13 +58,13 @@ def test_without_root_nothing_is_claimed() -> None:
     assert found["helpers"] == []
 
 
-def test_commands_without_root_are_refused() -> None:
+def test_commands_without_root_are_refused(everybodys: Installation) -> None:
     for arguments in (("run", "/dev/null"), ("inspect", "/dev/null"), ("doctor",)):
-        assert "Run domward as root" in as_nobody(*arguments).error("confinement-unavailable")
+        assert "Run domward as root" in everybodys.domward(*arguments).error("confinement-unavailable")
 
 
-def test_help_needs_no_root() -> None:
-    assert as_nobody("--help").code == 0
+def test_help_needs_no_root(everybodys: Installation) -> None:
+    assert everybodys.domward("--help").code == 0
 
 
 def test_a_layer_that_this_host_lacks() -> None:

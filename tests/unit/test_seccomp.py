@@ -8,11 +8,13 @@ is enough.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import signal
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyseccomp
 import pytest
@@ -21,7 +23,7 @@ from domward.helpers import kernel
 from domward.helpers.policies import policy_text
 from domward.protocol.errors import UsageError
 from domward.protocol.messages import HelperKind
-from domward.protocol.seccomp import Rule, compile_filter, lint, parse, reachable
+from domward.protocol.seccomp import Rule, compile_denials, compile_filter, lint, parse, reachable
 from domward.protocol.syscall_numbers import NUMBERS
 
 MACHINE = os.uname().machine
@@ -30,6 +32,11 @@ SYSCALL = ctypes.CDLL(None, use_errno=True).syscall
 # What the child itself needs to report and end.
 NEEDED = "write -- the report\nexit_group -- the end\n"
 PROT_READ, PROT_EXEC, MAP_PRIVATE_ANONYMOUS = 1, 4, 0x22
+
+
+def privileged_rules() -> tuple[Rule, ...]:
+    text = (Path(__file__).parents[2] / "protocol" / "policy" / "privileged.policy").read_text(encoding="ascii")
+    return parse(text, "privileged")
 
 
 def rules_of(kind: HelperKind) -> tuple[Rule, ...]:
@@ -81,6 +88,34 @@ def test_every_jump_of_a_compiled_filter_stays_inside_and_every_path_returns(kin
     assert code[-1] == (6, 0, 0, 0x80000000)
 
 
+def test_no_helper_may_call_what_the_launcher_is_refused_because_it_inherits_the_refusal() -> None:
+    refused = {rule.call: rule.conditions for rule in privileged_rules()}
+    for kind in HelperKind:
+        for rule in rules_of(kind):
+            assert rule.call not in refused or (rule.conditions and refused[rule.call] != rule.conditions), rule.call
+
+
+def test_the_policy_of_the_privileged_processes_is_clean() -> None:
+    rules = privileged_rules()
+    assert lint(rules) == []
+    assert all(rule.reason for rule in rules)
+
+
+def test_what_is_conditional_looks_at_no_more_of_an_argument_than_the_kernel_does() -> None:
+    assert {condition.mask for rule in privileged_rules() for condition in rule.conditions} == {0xFFFFFFFF}
+
+
+@pytest.mark.parametrize("machine", sorted(NUMBERS))
+def test_every_path_of_the_refusals_returns(machine: str) -> None:
+    code = list(struct.iter_unpack("=HBBI", compile_denials(privileged_rules(), machine)))
+    for place, (instruction, if_true, if_false, operand) in enumerate(code):
+        if instruction & 7 == 5:
+            assert place + 1 + max(if_true, if_false) < len(code)
+        elif instruction & 7 == 6:
+            assert operand in (0x7FFF0000, 0x80000000, 0x00050000 | errno.EPERM)
+    assert code[-1] == (6, 0, 0, 0x7FFF0000)
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [
@@ -96,7 +131,7 @@ def test_every_jump_of_a_compiled_filter_stays_inside_and_every_path_returns(kin
         ("read if arg0 = 1 -- one sign", "argN"),
         ("read if arg6 == 1 -- a seventh", "argN"),
         ("read if arg0 == 1 and -- half", "argN"),
-        ("read if arg0 != 1 -- not equal", "argN"),
+        ("read if arg0 < 1 -- less", "argN"),
         ("read if arg0 & 1 -- no value", "argN"),
         ("read if arg0 == PROT_NOTHING -- unknown", "PROT_NOTHING is neither"),
         ("read if arg0 == 0x -- no number", "neither a number"),
@@ -183,6 +218,13 @@ BIG = 0xFFFFFFFF_00000001
         ("& 0x4 == 0", 1 << 34, True),  # another bit of the upper half
         (f"& {1 << 34:#x} == {1 << 34:#x}", 1 << 34 | 5, True),
         (f"& {1 << 34:#x} == {1 << 34:#x}", 5, False),
+        ("!= 1", 1, False),
+        ("!= 1", 0, True),
+        ("!= 1", 1 << 32 | 1, True),
+        (f"!= {BIG:#x}", BIG, False),
+        (f"!= {BIG:#x}", 1, True),
+        ("& 0xffffffff != 1", BIG, False),
+        ("& 0xffffffff != 1", 2, True),
     ],
 )
 def test_a_condition_on_each_argument_on_all_64_bits(arg: int, condition: str, value: int, allowed: bool) -> None:

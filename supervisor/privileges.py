@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Gives up what a supervisor process of our own does not need of root's privileges, for good.
+
+For processes that are ours alone: the `domward` command and the daemon. A `Supervisor` inside somebody's program never
+does it, because the privileges are that program's; `domward doctor` shows what a process has.
+
+What is kept is named here with its reason, for each kind of work. The rest leaves the bounding, permitted, effective,
+inheritable and ambient sets; no_new_privs is set; and the system calls of protocol/policy/privileged.policy are refused
+from then on. A launcher that is started later inherits all of it.
+
+no_new_privs does not keep root from executing programs: they get at most the capabilities that are kept. Where they
+need more (xl and what it starts set up block devices and networks), the work must name those as well.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Collection, Mapping
+
+from domward.protocol.errors import OperationFailed, UsageError
+from domward.protocol.layers import Layer
+from domward.protocol.privileges import LAUNCHER_KEEPS, Capability, capability_bits, privileged_filter
+
+from . import kernel
+from .missing_layers import require_optional
+from .paths import PROC
+
+#: For work on files that root may use, whoever owns them.
+FILES: Mapping[Capability, str] = {
+    Capability.DAC_OVERRIDE: "opens disks, output folders and logs that root may use, whoever owns them",
+}
+
+#: For confining helpers, and what comes with it.
+CONFINING: Mapping[Capability, str] = {
+    **FILES,
+    **{capability: f"a launcher started later {reason}" for capability, reason in LAUNCHER_KEEPS.items()},
+    Capability.CHOWN: "makes a pty root's, that no later helper of the same uid can claim it",
+    Capability.MKNOD: "a launcher started later makes the ptmx of the pty helper's root",
+    Capability.AUDIT_WRITE: "writes completions to the kernel's audit",
+    Capability.KILL: "ends helpers, which have uids of their own",
+    Capability.SYS_PTRACE: "looks at a helper through proc; the system call itself is refused",
+}
+
+
+def give_up(but: Mapping[Capability, str], optional: Collection[Layer] = ()) -> None:
+    """Gives up all but `but`, as far as this process has it, from a process with one thread.
+
+    Without root there is nothing to give up but what executing a program could bring. `optional` are the layers that
+    may be missing here. Raises ConfinementUnavailable where the kernel has no seccomp and that is not optional,
+    OperationFailed, and UsageError where there are other threads, which would keep everything.
+    """
+    if len(os.listdir(f"{PROC}/self/task")) > 1:
+        raise UsageError("Privileges can only be given up before threads are started.")
+    try:
+        kept = [capability for capability in but if kernel.permitted_capabilities() >> capability & 1]
+        if kernel.permitted_capabilities() & capability_bits([Capability.SETPCAP]):
+            kernel.drop_bounding_set(but=kept)
+        kernel.set_capabilities(kept)
+        kernel.set_no_new_privs()
+    except OSError as error:
+        raise OperationFailed(f"Privileges could not be given up: {error.strerror}.") from error
+    try:
+        kernel.load_seccomp_filter(privileged_filter(kernel.MACHINE))
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOSYS):
+            raise OperationFailed(f"A seccomp filter could not be loaded: {error.strerror}.") from error
+        require_optional({Layer.SECCOMP}, optional)
+        return
+    if kernel.refused_call_passes():
+        raise OperationFailed("The seccomp filter was loaded and does not work.")
