@@ -155,7 +155,7 @@ class AuditLog:
         elif not ends_with(self._file, self._tail.size, self._tail.place):
             self._break("was changed while it was in use")
         elif held.st_size > self._tail.size:
-            self._go_on_after(self._file, held.st_size)
+            self._go_on_after(self._tail_of(self._file))
 
     def _stat_path(self) -> os.stat_result | None:
         assert self._folder is not None
@@ -173,27 +173,28 @@ class AuditLog:
         self._file = self._open_file(self.path.name, os.O_APPEND)
         if new:
             os.fsync(self._folder.fileno())
-        self._go_on_after(self._file, os.fstat(self._file.fileno()).st_size)
-        if self._tail.place.seq == 0:
+        tail = self._tail_of(self._file)
+        found = None
+        if tail.place.seq == 0:
+            self._tail = tail
             self._begin(known)
-            if known is not None and not self._rotated_at(known):
-                self._note(Event.LOG_DAMAGED, Outcome.FAILED, {"expected": _named(known), "found": None})
+            damaged = known is not None and not self._rotated_at(known)
         else:
             self.chain = chain_of(self._file)
             if not self.chain:
                 self._broken = self._error(f"The audit log {self._shown} has no beginning.", _REPLACED)
                 raise self._broken
-            if known is not None and not self._has(known):
-                self._note(
-                    Event.LOG_DAMAGED, Outcome.FAILED, {"expected": _named(known), "found": _named(self.checkpoint)}
-                )
+            found = {"seq": tail.place.seq, "hash": tail.place.hash}
+            damaged = known is not None and not self._holds(known, tail.place)
+            self._go_on_after(tail)
+        if known is not None and damaged:
+            self._note(Event.LOG_DAMAGED, Outcome.FAILED, {"expected": _named(known), "found": found})
 
-    def _has(self, known: Checkpoint) -> bool:
+    def _holds(self, known: Checkpoint, place: Place) -> bool:
         """Whether the head file's last word still holds: it may be behind where a writer was killed, never ahead."""
-        place = self._tail.place
-        return known.chain == self.chain and (
-            known.seq < place.seq or (known.seq == place.seq and known.hash == place.hash)
-        )
+        if known.chain != self.chain or known.seq > place.seq:
+            return False
+        return known.seq < place.seq or known.hash == place.hash
 
     def _open_file(self, name: str, how: int) -> Fd:
         """Opens `name` in the folder, or makes it with its mode and group. Raises AuditUnavailable, OSError."""
@@ -217,15 +218,19 @@ class AuditLog:
             )
         return file
 
-    def _go_on_after(self, file: Fd, size: int) -> None:
-        """Takes the end of `file` for ours, and tells of what a crash left there. Raises AuditUnavailable."""
-        tail = read_tail(file, size)
+    def _tail_of(self, file: Fd) -> Tail:
+        """The end of `file`. Raises AuditUnavailable where it is none of domward's."""
+        tail = read_tail(file, os.fstat(file.fileno()).st_size)
         if tail is None:
             self._broken = self._error(
                 f"The audit log {self._shown} does not end with a record of domward's.",
                 "Move it away as evidence ('domward audit verify' says more), and start anew.",
             )
             raise self._broken
+        return tail
+
+    def _go_on_after(self, tail: Tail) -> None:
+        """Takes `tail` for ours, ends its last record, and tells of what a crash left there."""
         self._tail = tail
         if not tail.ended:
             self._raw(b"\n")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,6 +24,7 @@ from .record import NO_HASH, Event, Place, place_of
 #: The longest line, and so how far from its beginning or end a file has a record if it has one.
 LONGEST_LINE = limits.AUDIT_RECORD_BYTES + limits.KIB
 _WINDOW = 4 * LONGEST_LINE
+_COMPLETE = re.compile(rb',"prev":"[0-9a-f]{64}","hash":"[0-9a-f]{64}"\}')
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -72,6 +74,8 @@ def _tail(record: dict[str, Any], place: Place, size: int, torn: bytes, *, ended
 
 def is_torn(piece: bytes, seq: int | None) -> bool:
     """Whether `piece` is what a crash leaves of the record `seq` (None: of any), its line feed aside."""
+    if piece == b"\n" or _COMPLETE.search(piece):
+        return False
     begun = piece.rstrip(b"\n").rstrip(b"\0")
     number = b"" if seq is None else b"%d" % seq
     begins = b'{"seq":' + number + (b',"time":"' if number else b"")
