@@ -16,6 +16,7 @@ from domward.protocol.messages import Copied, Copy, CopyFilter, CopyOutcome, Cop
 
 from .helper import Helper, HelperHost
 from .helper_states import HelperState
+from .paths import NULL_DEVICE
 from .sinks import open_sink
 
 _LARGEST = 1000  # columns or rows, as the messages take them
@@ -62,21 +63,28 @@ class Relay:
         """The helper."""
         return self._helper
 
-    async def start(self, master: Fd, console: Console, log: Fd | None = None) -> None:
-        """Relays between `master` and `console`; both stay the caller's, and so does a `log` to append to."""
+    async def start(self, master: Fd, console: Console | None, log: Fd | None = None) -> None:
+        """Relays between `master` and `console`; both stay the caller's, and so does a `log` to append to.
+
+        Without a `console` only the log gets what comes, and nothing is ever typed.
+        """
         if log is None:
             log = self._own_log = open_sink("console log")
         self._log = log
         log_bytes = self._host.config.budgets.log_bytes
         await self._helper.start(log_bytes + limits.TEXT_BYTES)
         order = Copy(
-            both=True,
+            both=console is not None,
             logged=True,
             log_bytes=log_bytes,
             limit_bytes=0,
             prefix=b"",
             filter=CopyFilter.TERMINAL,
         )
+        if console is None:
+            with Fd(os.open(NULL_DEVICE, os.O_WRONLY | os.O_CLOEXEC), "no console") as nowhere:
+                await self._helper.order(HelperState.COPYING, order, [master, nowhere, log])
+            return
         with _copy_of(console.output) as output, _copy_of(console.input) as keys:
             await self._helper.order(HelperState.COPYING, order, [master, output, keys, master, log])
 

@@ -21,7 +21,8 @@ from .relay import Console
 STEPS = {
     "disk": "opening the disk",
     "console": "opening a console",
-    "helper": "confining the reader",
+    "helper": "confining the bootloader",
+    "program": "running the bootloader",
     "image": "reading the partition table and file systems",
     "configuration": "reading the boot configuration",
     "menu": "waiting for a choice",
