@@ -8,6 +8,7 @@ toolstack gave where a menu is wanted; its supervisor closed, so that every help
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import time
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from domward.protocol.errors import DomwardError, OperationCancelled
 
 from . import interrupts, privileges
 from .audit.place import default_log
+from .audit.record import Domain
 from .bootloader import BootRequest, BootResult
 from .config import Budgets, Config
 from .front_end_arguments import FrontEndOptions, parse
@@ -31,6 +33,8 @@ from .terminal import raw_console
 
 # libxl throws away what it has not read from the pty when it sees our end (bootloader_finished).
 _LAST_WORDS_SECONDS = 0.1
+
+_OF_DOMAIN = re.compile(r"bootloader\.([0-9]{1,5})\.d", re.ASCII)
 
 _HELP = """\
 usage: domward-bootloader [--output=FILE] [--output-format=simple0|simple|sxp]
@@ -105,7 +109,14 @@ def _request(options: FrontEndOptions) -> BootRequest:
         ramdisk=options.ramdisk if with_kernel else None,
         offset=options.offset,
         image_format=options.image_format,
+        domain=_domain(options),
     )
+
+
+def _domain(options: FrontEndOptions) -> Domain | None:
+    """The domain as libxl names the output directory after it."""
+    named = _OF_DOMAIN.fullmatch(options.directory.name)
+    return None if named is None else Domain(id=int(named[1]))
 
 
 def _has_terminal() -> bool:
