@@ -14,6 +14,7 @@ from domward.protocol import limits
 from domward.protocol.errors import UsageError
 from domward.protocol.text import has_control
 
+IMAGE_FORMATS = ("raw", "qcow2")
 LONGEST_TIMEOUT = 86_400.0  # seconds
 
 _OFFSET = re.compile(r"[0-9]{1,19}", re.ASCII)

@@ -41,6 +41,7 @@ from domward.protocol.messages import (
 
 from . import arguments, programs
 from .audit.record import Actor, Detail, Domain, Event
+from .console import Console
 from .disk_nodes import attach
 from .disks import check_disk
 from .helper import Helper, HelperHost
@@ -49,11 +50,10 @@ from .logs import open_log
 from .opening import in_thread, open_disk_in_thread
 from .operations import Operation
 from .ptys import open_ptys
-from .relay import Console, Relay, ended_early
+from .relay import Relay, ended_early
 from .sinks import SealedFile, freeze, hash_sealed, open_sink, seal
 from .verification import Verified
 
-IMAGE_FORMATS = ("raw", "qcow2")
 _NO_TIMEOUT_GIVEN = -1
 _NO_OFFSET = -1
 _NO_CONSOLE = (80, 24)  # columns and rows of a terminal that nobody looks at
@@ -106,8 +106,9 @@ class BootRequest:
         if self.extra is not None:
             arguments.kernel_arguments(self.extra)
         self._check_files()
-        if self.image_format not in (None, *IMAGE_FORMATS):
-            raise UsageError(f"image_format must be one of {', '.join(IMAGE_FORMATS)}, not {self.image_format!r}.")
+        if self.image_format not in (None, *arguments.IMAGE_FORMATS):
+            known = ", ".join(arguments.IMAGE_FORMATS)
+            raise UsageError(f"image_format must be one of {known}, not {self.image_format!r}.")
         if self.console is not None and not isinstance(self.console, Console):
             raise UsageError(f"console must be a Console, not {type(self.console).__name__}.")
         if self.menu_timeout is not None and type(self.menu_timeout) is not int:

@@ -24,14 +24,15 @@ from domward.protocol.layers import Layer
 
 from . import arguments, cli_audit, cli_control, interrupts, privileges, programs, report
 from .audit.place import default_log
-from .bootloader import IMAGE_FORMATS, BootRequest, BootResult, InspectResult
+from .bootloader import BootRequest, BootResult, InspectResult
 from .config import Budgets, Config
+from .console import Console
 from .delivery import deliver, output_folder
 from .doctor import diagnose
 from .launcher_process import LauncherProcess
 from .operations import Operation
 from .outcomes import error_line, outcome
-from .relay import Console
+from .silence import keep_logs_quiet
 from .streams import print_error, print_result
 from .supervisor import Supervisor
 from .terminal import ProgressLine, raw_console
@@ -48,6 +49,7 @@ def main(given: Sequence[str], process: LauncherProcess | None = None, *, own: b
     `own` says that this process is the command's alone: it then gives up the privileges that its work does not take.
     """
     as_json = "--json" in given[: given.index("--") if "--" in given else None]
+    keep_logs_quiet()
     return outcome(lambda: _run_command(given, process, own=own), lambda error: _fail(error, as_json=as_json))
 
 
@@ -147,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("disk", metavar="DISK", type=Path, help="a disk image or a block device")
-    parser.add_argument("--format", choices=IMAGE_FORMATS, help="the image's format (default: recognise it)")
+    parser.add_argument("--format", choices=arguments.IMAGE_FORMATS, help="the image's format (default: recognise it)")
     parser.add_argument(
         "--timeout", metavar="S", type=_seconds, default=limits.WALL_SECONDS, help="end after S seconds (default: 120)"
     )

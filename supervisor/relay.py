@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from dataclasses import dataclass
 
 from domward.protocol import limits
 from domward.protocol.channel import ChannelClosed
@@ -14,39 +13,11 @@ from domward.protocol.errors import HelperError, OperationCancelled, OperationFa
 from domward.protocol.fds import Fd
 from domward.protocol.messages import Copied, Copy, CopyFilter, CopyOutcome, CopySide, HelperKind, StopCopy
 
+from .console import Console
 from .helper import Helper, HelperHost
 from .helper_states import HelperState
 from .paths import NULL_DEVICE
 from .sinks import open_sink
-
-_LARGEST = 1000  # columns or rows, as the messages take them
-
-
-@dataclass(frozen=True, slots=True)
-class Console:
-    """Where a person sits: fd numbers that stay the caller's, and the size in characters."""
-
-    input: int
-    output: int
-    columns: int = 80
-    rows: int = 24
-
-    def __post_init__(self) -> None:
-        for name in ("input", "output", "columns", "rows"):
-            if type(getattr(self, name)) is not int:
-                raise UsageError(f"A console's {name} must be an integer, not {type(getattr(self, name)).__name__}.")
-        if self.input < 0 or self.output < 0:
-            raise UsageError(f"A console's fds must be 0 or more, not {self.input} and {self.output}.")
-        if not (0 < self.columns <= _LARGEST and 0 < self.rows <= _LARGEST):
-            raise UsageError(f"A console has 1 to {_LARGEST} columns and rows, not {self.columns} and {self.rows}.")
-
-    def require_open(self) -> None:
-        """Raises UsageError where one of the fds is not open: its number would soon be that of one of ours."""
-        for number in (self.input, self.output):
-            try:
-                os.fstat(number)
-            except OSError as error:
-                raise UsageError(f"The console's fd {number} cannot be used: {error.strerror}.") from None
 
 
 class Relay:

@@ -15,7 +15,7 @@ from typing import Any
 from domward.protocol.errors import OperationFailed, UsageError
 
 from . import interrupts
-from .relay import Console
+from .console import Console
 
 #: What a step is called for people.
 STEPS = {
