@@ -2,8 +2,9 @@
 """`domwardd`: the daemon. Reads its settings, opens a supervisor, serves the control socket until it is told to stop.
 
 Signals: SIGHUP reads the settings again, SIGTERM and SIGINT end it: no new operations, those there are end with a typed
-completion each, their clients are told. One daemon runs for one state directory. What a daemon that was killed left
-behind is cleared when the next one starts: helpers, records of operations, the socket.
+completion each, their clients are told. Of root's privileges it keeps those that `privileges.CONFINING` names, from
+before the first client on. One daemon runs for one state directory. What a daemon that was killed left behind is
+cleared when the next one starts: helpers, records of operations, the socket.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from domward.protocol.fds import Fd
 from . import paths
 from .control.server import ControlServer
 from .orphans import end_orphans
+from .privileges import CONFINING, give_up
 from .service import Service
 from .settings import Settings, load
 from .streams import fill_closed, print_error, print_result
@@ -50,6 +52,7 @@ def main(given: Sequence[str] | None = None) -> int:
             print_result([f"read {printable(str(file))}" for file in settings.read] + ["The settings can be used."])
             return 0
         _log_to_stderr(with_priority=bool(service.address))
+        give_up(CONFINING, settings.config.optional_layers)  # before there is a thread or a client
         asyncio.run(_Daemon(options, settings, service).run())
         return 0
     except SystemExit:  # --help or --version was printed; errors are UsageErrors
@@ -160,7 +163,7 @@ class _Daemon:
 
     async def _serve(self, supervisor: Supervisor) -> None:
         loop = asyncio.get_running_loop()
-        server = self._server = ControlServer(self._settings, supervisor, self._reload)
+        server = self._server = ControlServer(self._settings, supervisor, self._service, self._reload)
         for number, action in (
             (signal.SIGTERM, self._stop.set),
             (signal.SIGINT, self._stop.set),

@@ -22,6 +22,7 @@ from domward.protocol.fds import Fd, close_all
 _LOG = logging.getLogger("domward.service")
 _FIRST_FD = 3  # SD_LISTEN_FDS_START
 _MOST_FDS = 4096
+_TELL_SECONDS = 1.0  # how long systemd may keep the loop waiting, for what it must be told
 _MICROSECONDS = 1_000_000
 
 
@@ -104,13 +105,13 @@ class Service:
 
     def store(self, name: str, fd: Fd) -> None:
         """Has systemd keep a copy of `fd` over a restart of the service."""
-        self._tell([f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0"], [fd])
+        self._tell([f"FDSTORE=1\nFDNAME={name}\nFDPOLL=0"], [fd], seconds=0)
 
     def forget(self, name: str) -> None:
         """Has systemd let go of what was stored under `name`."""
-        self._tell([f"FDSTOREREMOVE=1\nFDNAME={name}"])
+        self._tell([f"FDSTOREREMOVE=1\nFDNAME={name}"], seconds=0)
 
-    def _tell(self, lines: Sequence[str], fds: Sequence[Fd] = ()) -> None:
+    def _tell(self, lines: Sequence[str], fds: Sequence[Fd] = (), seconds: float = _TELL_SECONDS) -> None:
         if not self.address:
             return
         address = "\0" + self.address[1:] if self.address.startswith("@") else self.address
@@ -118,7 +119,7 @@ class Service:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, numbers)] if fds else []
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-                end.settimeout(1)
+                end.settimeout(seconds)
                 end.connect(address)
                 end.sendmsg(["\n".join(lines).encode()], rights)
         except OSError as error:

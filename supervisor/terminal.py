@@ -15,14 +15,13 @@ from typing import Any
 from domward.protocol.errors import OperationFailed, UsageError
 
 from . import interrupts
-from .console import Console
+from .relay import Console
 
 #: What a step is called for people.
 STEPS = {
     "disk": "opening the disk",
     "console": "opening a console",
-    "helper": "confining the bootloader",
-    "program": "running the bootloader",
+    "helper": "confining the reader",
     "image": "reading the partition table and file systems",
     "configuration": "reading the boot configuration",
     "menu": "waiting for a choice",

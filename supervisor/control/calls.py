@@ -59,7 +59,6 @@ from ..logs import find_log
 from ..opening import close_in_thread
 from ..operations import Operation
 from .connection import Connection, Request
-from .console import ConsoleHub
 from .tracked import Tracked, started_message
 
 if TYPE_CHECKING:
@@ -110,7 +109,7 @@ def _run(server: ControlServer, client: Connection, message: Message, fds: Seque
         raise UsageError(f"There is no bootloader {printable(message.bootloader)} in this version.")
     server.operations.require_room(client.peer.uid)
     disk = _disk_of(client, message.path, fds)
-    hub = ConsoleHub(server.events, message.columns, message.rows) if message.console else None
+    hub = server.new_console(message.columns, message.rows) if message.console else None
     try:
         request = BootRequest(
             disk=disk,
@@ -136,6 +135,7 @@ def _run(server: ControlServer, client: Connection, message: Message, fds: Seque
     except BaseException:
         if hub is not None:
             hub.end()
+            hub.let_go()
         _let_go(disk)
         raise
 

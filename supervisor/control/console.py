@@ -23,11 +23,11 @@ from collections.abc import Callable
 from domward.protocol import limits
 from domward.protocol.errors import RefusedError, UsageError
 
-from ..console import Console
 from ..events import Condition, Events, Watch
+from ..relay import Console
+from .replay import Replay
 
 _CHUNK = 64 * limits.KIB
-_ESC = 0x1B
 
 
 class Viewer:
@@ -71,18 +71,25 @@ class Viewer:
 
 
 class ConsoleHub:
-    """One operation's console. Owns the socket pair; `columns` and `rows` are in characters."""
+    """One operation's console. Owns the socket pair and the replay; `columns` and `rows` are in characters."""
 
-    def __init__(self, events: Events, columns: int, rows: int) -> None:
+    def __init__(self, events: Events, columns: int, rows: int, replay: Replay) -> None:
         self._near, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._near.setblocking(False)
         self.columns, self.rows = columns, rows
         self.viewers: set[Viewer] = set()
         self.ended = False
-        self._shown = bytearray()
-        self._forgotten = 0
+        self.replay = replay
         self._pause: asyncio.TimerHandle | None = None
         self._watch: Watch = events.watch(self._near.fileno(), Condition.IN, lambda _found: self._read())
+
+    @classmethod
+    def of_before(cls, events: Events, columns: int, rows: int, content: bytes) -> ConsoleHub:
+        """The console of an operation that a daemon before this one had: it has ended, and showed `content` last."""
+        hub = cls(events, columns, rows, Replay(kept=False))
+        hub.replay.add(content)
+        hub.end()
+        return hub
 
     def console(self) -> Console:
         """The far end, for the operation."""
@@ -92,9 +99,9 @@ class ConsoleHub:
         """Shows `viewer` what was shown before, and from then on everything. Raises RefusedError for one too many."""
         if len(self.viewers) >= limits.CONSOLE_VIEWERS:
             raise RefusedError(f"{limits.CONSOLE_VIEWERS} viewers look at this console already.", code="too-many")
-        viewer.skip(self._forgotten)
-        if self._shown:
-            viewer.add(bytes(self._shown))
+        viewer.skip(self.replay.forgotten)
+        if self.replay.shown:
+            viewer.add(bytes(self.replay.shown))
         if self.ended:
             viewer.end()
         else:
@@ -128,6 +135,10 @@ class ConsoleHub:
             viewer.end()
         self.viewers.clear()
 
+    def let_go(self) -> None:
+        """What was shown is not needed any more. Idempotent."""
+        self.replay.close()
+
     def _read(self) -> None:
         try:
             data = self._near.recv(_CHUNK)
@@ -141,13 +152,6 @@ class ConsoleHub:
         self._pause = asyncio.get_running_loop().call_later(delay, self._watch.change, Condition.IN)
 
     def _show(self, data: bytes) -> None:
-        self._shown += data
-        surplus = len(self._shown) - limits.CONSOLE_REPLAY_BYTES
-        if surplus > 0:
-            # Not from the middle of a sequence: what is left of it would be shown as text.
-            cut = self._shown.find(_ESC, surplus, surplus + limits.KIB)
-            surplus = cut if cut > 0 else surplus
-            del self._shown[:surplus]
-            self._forgotten += surplus
+        self.replay.add(data)
         for viewer in [*self.viewers]:
             viewer.add(data)

@@ -31,7 +31,9 @@ _ROOT = 0
 
 
 class OperationTable:
-    """All operations, by id. `on_change` is called with each that changed, `on_end` once with each that is over."""
+    """All operations, by id. `on_change` is called with each that changed, `on_end` once with each that is over,
+    and `on_forget` once with each of which nothing is known any more.
+    """
 
     def __init__(
         self,
@@ -39,12 +41,14 @@ class OperationTable:
         in_flight: InFlight,
         on_change: Callable[[Tracked], None],
         on_end: Callable[[Tracked], None],
+        on_forget: Callable[[Tracked], None],
     ) -> None:
         self.settings = settings
         self.stopping = False
         self._in_flight = in_flight
         self._on_change = on_change
         self._on_end = on_end
+        self._on_forget = on_forget
         self._live: dict[str, Tracked] = {}
         self._over: dict[str, Tracked] = {}
         self._waiting: dict[int, deque[Tracked]] = {}
@@ -121,6 +125,10 @@ class OperationTable:
             lost.append(tracked)
         return lost
 
+    def add_over(self, tracked: Tracked) -> None:
+        """Remembers an operation that a daemon before this one brought to its end."""
+        self._remember(tracked)
+
     def cancel(self, tracked: Tracked) -> None:
         """Has it end; does nothing for one that is over."""
         if tracked.operation is None or tracked.over:
@@ -144,7 +152,7 @@ class OperationTable:
         if self._turn is not None:
             self._turn.cancel()
         for tracked in self._over.values():
-            tracked.let_go()
+            tracked.forget()
 
     # --- turns --------------------------------------------------------------------------------------------------
 
@@ -222,7 +230,9 @@ class OperationTable:
             tracked.let_go()
         while len(self._over) > self.settings.of("operations", "finished"):
             oldest = next(iter(self._over))
-            self._over.pop(oldest).let_go()
+            forgotten = self._over.pop(oldest)
+            forgotten.forget()
+            self._on_forget(forgotten)
 
     def _let_go(self, tracked: Tracked) -> None:
         self._timers.pop(tracked.id, None)

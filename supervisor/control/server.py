@@ -35,6 +35,7 @@ from ..events import Condition, Events, Watch
 from ..measuring import Measuring
 from ..metrics import Metrics
 from ..opening import close_in_thread
+from ..service import Service
 from ..settings import Settings, group_id
 from ..supervisor import Supervisor
 from .calls import CALLS, About, may
@@ -43,7 +44,8 @@ from .console import ConsoleHub
 from .in_flight import InFlight
 from .operations import OperationTable
 from .peers import Peer, peer_of, role_of
-from .tracked import Tracked, failure
+from .replay import Replay, restored
+from .tracked import Tracked, failure, tracked_before
 
 _LOG = logging.getLogger("domward.control")
 _SOCKET_MODE = 0o666  # who may do what is decided by who it is, not by who can connect
@@ -52,23 +54,34 @@ _ACCEPTED_AT_ONCE = 32
 _TICKS = 8  # looks at whether clients are stuck, in the time after which they are
 _FAREWELL_SECONDS = 2.0  # for clients to read their operations' completions when the daemon stops
 _ROOT = 0
+_CONSOLE = "console-"  # and an operation's id: the name of a stored fd
 
 
 class ControlServer:
-    """Serves clients for one supervisor. `on_reload` reads the settings again, or raises SettingsError."""
+    """Serves clients for one supervisor. `service` keeps consoles over a restart.
+
+    `on_reload` reads the settings again, or raises SettingsError.
+    """
 
     def __init__(
-        self, settings: Settings, supervisor: Supervisor, on_reload: Callable[[], Settings] | None = None
+        self,
+        settings: Settings,
+        supervisor: Supervisor,
+        service: Service | None = None,
+        on_reload: Callable[[], Settings] | None = None,
     ) -> None:
         self.settings = settings
         self.supervisor = supervisor
         self.events = Events(asyncio.get_running_loop())
         self._on_reload = on_reload
+        self._service = service or Service()
         self._trail = supervisor.trail
         self.metrics = Metrics()
         self._measuring = Measuring(self.metrics, lambda: self.settings, self.metrics_text)
         self._in_flight = InFlight(settings.config.state_directory)
-        self.operations = OperationTable(settings, self._in_flight, self.operation_changed, self._ended)
+        self.operations = OperationTable(
+            settings, self._in_flight, self.operation_changed, self._ended, self._forgotten
+        )
         self._connections: dict[int, Connection] = {}
         self._of_uid: Counter[int] = Counter()
         self._next = 0
@@ -90,6 +103,7 @@ class ControlServer:
         for tracked in self.operations.note_lost():
             self._trail.note(Event.COMPLETION, {"code": tracked.outcome}, outcome=Outcome.FAILED, operation=tracked.id)
             _LOG.warning("%s (uid %d) was lost with the daemon before this one", tracked.id, tracked.uid)
+        self._restore_consoles()
         self._listener = listener or self._listen(self.settings.of("control", "socket"))
         self._listener.setblocking(False)
         self._watch = self.events.watch(self._listener.fileno(), Condition.IN, self._accept)
@@ -285,8 +299,36 @@ class ControlServer:
             if tracked.console is hub:
                 self.operation_changed(tracked)
 
+    def new_console(self, columns: int, rows: int) -> ConsoleHub:
+        """A console for a new operation."""
+        return ConsoleHub(self.events, columns, rows, Replay(kept=bool(self._service.address)))
+
+    def _restore_consoles(self) -> None:
+        """The consoles that systemd kept: what they showed can be seen again."""
+        for name, fd in self._service.take(_CONSOLE).items():
+            with fd:
+                found = restored(fd)
+            tracked = self.operations.find(name) or (tracked_before(name, found[0]) if found else None)
+            if found is None or tracked is None:
+                self._service.forget(_CONSOLE + name)
+                continue
+            tracked.console = ConsoleHub.of_before(self.events, 80, 24, found[1])
+            if self.operations.find(name) is None:
+                self.operations.add_over(tracked)
+
+    def _keep_console(self, tracked: Tracked) -> None:
+        if tracked.console is not None:
+            tracked.console.replay.describe(tracked.description())
+
+    def _forgotten(self, tracked: Tracked) -> None:
+        if tracked.console is not None:
+            self._service.forget(_CONSOLE + tracked.id)
+
     def submitted(self, connection: Connection, tracked: Tracked) -> None:
         """Notes a new operation."""
+        self._keep_console(tracked)
+        if tracked.console is not None and tracked.console.replay.fd is not None:
+            self._service.store(_CONSOLE + tracked.id, tracked.console.replay.fd)
         _LOG.info(
             "%s of uid %d, pid %d: %s", tracked.id, tracked.uid, connection.peer.pid, printable(tracked.label) or "-"
         )
@@ -316,6 +358,7 @@ class ControlServer:
         self.metrics.operation_ended(tracked.kind, tracked.outcome, (tracked.ended - tracked.started) / 1000)
         if tracked.outcome == ProtocolViolation.code:
             self.metrics.violated("helper")
+        self._keep_console(tracked)
         _LOG.info("%s: %s", tracked.id, tracked.outcome)
 
     def metrics_text(self) -> str:

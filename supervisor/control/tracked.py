@@ -6,11 +6,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from domward.protocol import limits
 from domward.protocol.control import CallFailed, Completed, DiskInspected, OperationInfo, Started, State, Step
-from domward.protocol.errors import DomwardError, printable
+from domward.protocol.errors import DomwardError, OperationFailed, printable
 from domward.protocol.fds import Fd
 from domward.protocol.schema import Message
 
@@ -104,6 +104,20 @@ class Tracked:
             detached=self.detached,
         )
 
+    def description(self) -> dict[str, Any]:
+        """What `tracked_before` makes the operation from again."""
+        return {
+            "kind": self.kind,
+            "uid": self.uid,
+            "pid": self.pid,
+            "label": self.label,
+            "submitted": self.submitted,
+            "started": self.started,
+            "ended": self.ended,
+            "outcome": self.outcome,
+            "sentence": self.error.sentence if self.error else "",
+        }
+
     def step(self, name: str) -> None:
         """Notes that step `name` begins, and tells it."""
         self.steps.append((now_ms() - self.submitted, name))
@@ -146,6 +160,12 @@ class Tracked:
         message = type(self.summary)(**values | {"request": waiter.request, "files": with_files})
         waiter.tell(message, self._files() if with_files else ())
 
+    def forget(self) -> None:
+        """Closes everything: nothing of it will be asked for any more."""
+        self.let_go()
+        if self.console is not None:
+            self.console.let_go()
+
     def let_go(self) -> None:
         """Closes the result's files; what is known of it stays."""
         result, self.result = self.result, None
@@ -159,6 +179,26 @@ class Tracked:
             case Inspection(document=document):
                 return (document,)
         return ()
+
+
+def tracked_before(operation: str, values: dict[str, Any]) -> Tracked | None:
+    """An operation that is over, from its `description` by a daemon before this one; None where that is none."""
+
+    def number(key: str) -> int:
+        value = values.get(key)
+        return value if type(value) is int and 0 <= value < 2**48 else 0
+
+    def text(key: str) -> str:
+        return printable(values.get(key, ""))[: limits.LABEL_BYTES]
+
+    tracked = Tracked(operation, text("kind")[:64], number("uid") % 2**32, number("pid") % 2**32, text("label"), True)
+    tracked.submitted, tracked.started, tracked.ended = number("submitted"), number("started"), number("ended")
+    tracked.outcome, tracked.state = text("outcome")[:64] or LOST, State.DONE
+    tracked.error = OperationFailed(
+        text("sentence") or "The daemon was started anew since, and has this operation's files no more.",
+        code=LOST if tracked.outcome == DONE else tracked.outcome,
+    )
+    return tracked if len(operation) <= 64 else None
 
 
 def started_message(request: int, tracked: Tracked) -> Started:

@@ -26,9 +26,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from domward.protocol import control
 from domward.protocol.client import Client
 
-SECONDS = 60  # for a machine that is busy
+SECONDS = 20  # for a machine that is busy
 OPERATORS, AUDITORS = ("operator", 37), ("adm", 4)  # groups of every Debian
 ResultT = TypeVar("ResultT")
 
@@ -118,6 +119,18 @@ class RunningDaemon:
     def records(self) -> list[str]:
         """The operations that it has noted as being under way."""
         return sorted(os.listdir(self.folder / "state" / "operations"))
+
+
+def shown_by(client: Client, operation: str, until: bytes) -> tuple[control.Attached, bytes]:
+    """Attaches to the console of `operation`; what it shows up to `until`, which must come."""
+    console = client.attach(operation)
+    shown = b""
+    while until not in shown:
+        received = client.next_of(console.request, SECONDS)
+        assert received is not None, f"{until!r} is not shown: {shown!r}"
+        assert isinstance(received.message, control.Output), f"{received.message} after {shown!r}"
+        shown += received.message.content
+    return console, shown
 
 
 def settings_text(folder: Path, more: dict[str, dict[str, Any]] | None = None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.daemons import AUDITORS, OPERATORS, RunningDaemon, daemon, public_folder
+from support.daemons import AUDITORS, OPERATORS, RunningDaemon, daemon, public_folder, shown_by
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
 from support.guests import debian_disk, expected
@@ -192,13 +192,7 @@ def test_several_wait_and_each_owner_gets_the_files(running: RunningDaemon, disk
         leaving = running.client()
         leaving.wait(submitted.operation)
         leaving.close()
-        console = first.attach(submitted.operation)
-        shown = b""
-        for message in first.messages(console.request):
-            assert isinstance(message, control.Output)
-            shown += message.content
-            if b"Debian" in shown:
-                break
+        console, _shown = shown_by(first, submitted.operation, b"Debian")
         first.keys(console, b"\r")
         for client, which in ((first, submitted), (second, waiting)):
             with client.result(which) as booted:
