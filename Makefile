@@ -15,12 +15,12 @@ PACKAGES := domward.protocol domward.supervisor domward.helpers
 AS_ROOT := $(SUDO) env $(if $(CI),CI=$(CI)) $(if $(DOMWARD_CACHE),DOMWARD_CACHE=$(DOMWARD_CACHE)) $(if $(DOMWARD_XENLAB),DOMWARD_XENLAB=$(DOMWARD_XENLAB))
 
 .NOTPARALLEL:
-.PHONY: help demo test check lint types man-check bench xen deb set-up-demo set-up-test clean
+.PHONY: help demo test check lint types man-check bench xen deb rpm set-up-demo set-up-test clean
 
 help:
 	@sed -n '3,5s/^# //p' Makefile
 	@echo 'make lint   ruff, mypy and the man pages; make bench   the speed table; make xen   the main job under a real Xen'
-	@echo 'make deb    the Debian package, in build/deb'
+	@echo 'make deb    the Debian package, in build/deb; make rpm   the RPM, in build/rpm'
 	@echo 'make clean  removes what was built'
 
 demo: set-up-demo $(BIN)/domward
@@ -46,6 +46,10 @@ xen: set-up-test $(BIN)/.dev
 deb:
 	@packaging/install-dependencies deb
 	@packaging/build-deb
+
+rpm:
+	@packaging/install-dependencies rpm
+	@packaging/build-rpm
 
 set-up-demo:
 	@packaging/install-dependencies demo

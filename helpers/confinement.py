@@ -25,13 +25,14 @@ from domward.protocol.layers import Layer
 from domward.protocol.messages import HelperKind, Spawn
 from domward.protocol.privileges import Capability
 
-from . import kernel, paths
+from . import kernel, paths, program_root
 
 #: The launcher's root has one folder per kind of root that a helper can get; see `prepare_roots`.
 _ROOTS = {
     HelperKind.PTY: paths.PTY_ROOT,
     HelperKind.DATACOPIER: paths.EMPTY_ROOT,
     HelperKind.BOOTLOADER: paths.EMPTY_ROOT,
+    HelperKind.PROGRAM: paths.PROGRAM_ROOT,
 }
 
 NAMESPACE_FLAGS = {
@@ -66,16 +67,16 @@ def prepare_roots() -> None:
     """Gives the launcher a mount namespace and a root of its own that holds nothing but the helpers' future roots.
 
     /empty is an empty, read-only file system. /pty holds a ptmx node and the host's devpts as pts: opening ptmx gives
-    a pty of the devpts that is mounted on the pts beside it, one that the host's programs can open too.
-    Raises StepError.
+    a pty of the devpts that is mounted on the pts beside it, one that the host's programs can open too. /program is
+    described in `program_root`. Raises StepError.
     """
     try:
         kernel.unshare(kernel.CLONE_NEWNS)
         kernel.mount(b"none", paths.ROOT.encode(), b"", kernel.MS_REC | kernel.MS_PRIVATE)
         harmless = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
         kernel.mount(b"domward", paths.STAGING.encode(), b"tmpfs", harmless, b"mode=0755,size=64k,nr_inodes=16")
-        empty, pty = paths.STAGING + paths.EMPTY_ROOT, paths.STAGING + paths.PTY_ROOT
-        for root in (empty, pty):
+        empty, pty, program = (paths.STAGING + root for root in (paths.EMPTY_ROOT, paths.PTY_ROOT, paths.PROGRAM_ROOT))
+        for root in (empty, pty, program):
             os.mkdir(root, 0o755)
         kernel.mount(
             b"domward", empty.encode(), b"tmpfs", harmless | kernel.MS_RDONLY, b"mode=0555,size=4k,nr_inodes=2"
@@ -87,6 +88,7 @@ def prepare_roots() -> None:
         os.chmod(pty + paths.PTMX, 0o666)  # noqa: S103 - whatever the umask is: ptmx is open to all, as on every Linux
         os.mkdir(pty + paths.PTS, 0o755)
         kernel.mount(paths.DEVPTS.encode(), (pty + paths.PTS).encode(), b"", kernel.MS_BIND)
+        program_root.prepare(program)
         os.chdir(paths.STAGING)
         kernel.pivot_here()
     except OSError as error:
@@ -105,7 +107,7 @@ def confine(request: Spawn, host: Host, set_title: Callable[[], None]) -> tuple[
     steps: list[tuple[Layer, Callable[[], None]]] = [
         (Layer.USER, lambda: _become(request.uid, request.gid)),
         (Layer.GROUPS, lambda: os.setgroups([])),
-        (Layer.MOUNT, lambda: _enter_root(request.kind)),
+        (Layer.MOUNT, lambda: _enter_root(request)),
         (Layer.UTS, lambda: kernel.set_host_name(b"domward")),
         (Layer.RLIMITS, lambda: _limit(request)),
         (Layer.SECUREBITS, _lock_securebits),
@@ -145,8 +147,10 @@ def _become(uid: int, gid: int) -> None:
     )
 
 
-def _enter_root(kind: HelperKind) -> None:
-    os.chdir(_ROOTS[kind])
+def _enter_root(request: Spawn) -> None:
+    os.chdir(_ROOTS[request.kind])
+    if request.kind is HelperKind.PROGRAM:
+        program_root.enter(request.uid, request.gid, request.file_bytes)
     kernel.pivot_here()
 
 
@@ -156,7 +160,7 @@ def _limit(request: Spawn) -> None:
         (resource.RLIMIT_CPU, request.cpu_seconds),
         (resource.RLIMIT_FSIZE, request.file_bytes),
         (resource.RLIMIT_NOFILE, limits.HELPER_FDS),
-        (resource.RLIMIT_NPROC, 0),
+        (resource.RLIMIT_NPROC, request.processes),
         (resource.RLIMIT_CORE, 0),
         (resource.RLIMIT_MEMLOCK, 0),
         (resource.RLIMIT_MSGQUEUE, 0),
@@ -183,9 +187,14 @@ def _die_with_parent() -> None:
 
 
 def _landlock(kind: HelperKind, abi: int) -> None:
+    if kind is HelperKind.PROGRAM:
+        program_root.restrict(abi)
+        _require(program_root.restricted(), errno.EPROTO)
+        return
     root = os.open(paths.ROOT, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    devices = kernel.LANDLOCK_READ_FILE | kernel.LANDLOCK_WRITE_FILE | kernel.LANDLOCK_IOCTL_DEV
     try:
-        kernel.landlock_deny_all(abi, root if kind is HelperKind.PTY else None)
+        kernel.landlock_deny_all(abi, [(root, devices)] if kind is HelperKind.PTY else [])
     finally:
         os.close(root)
     try:

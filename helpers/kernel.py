@@ -10,8 +10,9 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import struct
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import prctl
 
@@ -32,6 +33,7 @@ _OPEN_TREE, _MOVE_MOUNT, _CLONE3, _CLOSE_RANGE = 428, 429, 435, 436
 _LANDLOCK_CREATE, _LANDLOCK_RULE, _LANDLOCK_RESTRICT = 444, 445, 446
 
 # <linux/sched.h>
+CLONE_NEWUSER = 0x10000000
 CLONE_NEWNS = 0x00020000
 CLONE_NEWCGROUP = 0x02000000
 CLONE_NEWUTS = 0x04000000
@@ -42,7 +44,8 @@ _CLONE_PIDFD = 0x00001000
 _CLONE_PARENT = 0x00008000
 
 # <linux/mount.h>
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 _MNT_DETACH = 2
 
 _CAPABILITY_VERSION_3 = 0x20080522  # <linux/capability.h>
@@ -56,7 +59,10 @@ SECUREBITS_LOCKED_DOWN = 0b1110_1111
 _KEYCTL_JOIN_SESSION_KEYRING = 1
 
 # <linux/landlock.h>
-LANDLOCK_READ_WRITE_DEVICE = (1 << 1) | (1 << 2) | (1 << 15)
+LANDLOCK_EXECUTE, LANDLOCK_WRITE_FILE, LANDLOCK_READ_FILE, LANDLOCK_READ_DIR = 1 << 0, 1 << 1, 1 << 2, 1 << 3
+LANDLOCK_IOCTL_DEV = 1 << 15
+# Removing folders and files, making folders, files, FIFOs and links, moving between folders, truncating.
+LANDLOCK_CHANGE_FOLDER = sum(1 << bit for bit in (4, 5, 7, 8, 10, 12, 13, 14))
 _LANDLOCK_FS_BITS = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 _LANDLOCK_NET = 0b11
 _LANDLOCK_SCOPES = 0b11
@@ -93,13 +99,18 @@ def clone_sibling(namespaces: int) -> tuple[int, int]:
 
     Returns (pid, pidfd) here and (0, -1) in the child. The interpreter's own fork hooks run on both sides.
     """
+    # exit_signal must be 0 with CLONE_PARENT: the child gets this process's own
+    return _clone(namespaces | _CLONE_PARENT, exit_signal=0)
+
+
+def clone_child(namespaces: int) -> tuple[int, int]:
+    """As `clone_sibling`, for a child of this process itself."""
+    return _clone(namespaces, exit_signal=signal.SIGCHLD)
+
+
+def _clone(flags: int, exit_signal: int) -> tuple[int, int]:
     pidfd = ctypes.c_int(-1)
-    arguments = struct.pack(
-        "=11Q",
-        namespaces | _CLONE_PARENT | _CLONE_PIDFD,
-        ctypes.addressof(pidfd),
-        *(0,) * 9,  # exit_signal must be 0 with CLONE_PARENT: the child gets this process's own
-    )
+    arguments = struct.pack("=11Q", flags | _CLONE_PIDFD, ctypes.addressof(pidfd), 0, 0, exit_signal, *(0,) * 6)
     buffer = ctypes.create_string_buffer(arguments, len(arguments))
     ctypes.pythonapi.PyOS_BeforeFork()
     ctypes.set_errno(0)
@@ -224,18 +235,18 @@ def landlock_abi() -> int:
         return 0
 
 
-def landlock_deny_all(abi: int, devices: int | None = None) -> None:
+def landlock_deny_all(abi: int, but: Sequence[tuple[int, int]] = ()) -> None:
     """Restricts this process to no file, no TCP port, no abstract socket and no signal outside itself, as `abi` can.
 
-    Below the folder fd `devices`, where given, files may be opened for reading and writing and take ioctls.
+    `but` are folder fds with the rights (LANDLOCK_*) that it keeps below each.
     """
     handled = (1 << _LANDLOCK_FS_BITS.get(abi, 16)) - 1
     attributes = struct.pack("=QQQ", handled, _LANDLOCK_NET, _LANDLOCK_SCOPES)
     size = 8 if abi < 4 else 16 if abi < 6 else 24
     ruleset = _system_call(_LANDLOCK_CREATE, attributes, ctypes.c_size_t(size), ctypes.c_uint(0))
     try:
-        if devices is not None:
-            rule = struct.pack("=Qi", LANDLOCK_READ_WRITE_DEVICE & handled, devices)
+        for folder, rights in but:
+            rule = struct.pack("=Qi", rights & handled, folder)
             _system_call(_LANDLOCK_RULE, ctypes.c_int(ruleset), ctypes.c_int(1), rule, ctypes.c_uint(0))
         _system_call(_LANDLOCK_RESTRICT, ctypes.c_int(ruleset), ctypes.c_uint(0))
     finally:

@@ -4,7 +4,7 @@
 Run by `start_launcher` with its channel as fd 3; it is started before the supervisor opens any hypervisor handle and
 closes every other fd first. States: starting -> ready -> gone. It answers each `Spawn` with
 `Spawned` or `SpawnFailed`, in order, and ends on end of file. A helper is forked with CLONE_PARENT: it is the
-supervisor's child, so the launcher waits for nobody.
+supervisor's child. Only who holds a user namespace is the launcher's own, and the kernel reaps it.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from domward.protocol.messages import (
     Confined,
     Failed,
     HelperKind,
+    HoldUserNamespace,
     LauncherReady,
     Spawn,
     Spawned,
@@ -37,7 +38,7 @@ from domward.protocol.messages import (
 )
 from domward.protocol.privileges import LAUNCHER_KEEPS, privileged_filter
 
-from . import bootloader, datacopier, kernel, pty
+from . import bootloader, datacopier, kernel, program, pty
 from .confinement import Host, StepError, confine, namespaces, prepare_roots
 from .policies import policy_text
 
@@ -50,6 +51,7 @@ _RUN: dict[HelperKind, Callable[[Channel], int]] = {
     HelperKind.PTY: pty.run,
     HelperKind.DATACOPIER: datacopier.run,
     HelperKind.BOOTLOADER: bootloader.run,
+    HelperKind.PROGRAM: program.run,
 }
 
 # Address space, never touched, that a helper gives up to say that it has run out: some of the interpreter's arenas.
@@ -59,6 +61,7 @@ _RESERVE_BYTES = 4 * limits.MIB
 def main() -> int:
     """The launcher's life; returns its exit code."""
     setproctitle.setproctitle("domward: launcher")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     kernel.close_from(CHANNEL_FD + 1)
     channel = _channel_of(CHANNEL_FD, "launcher's channel", max_fds=1)
     try:
@@ -71,10 +74,13 @@ def main() -> int:
         return EXIT_FAILED
     channel.send(LauncherReady(landlock_abi=host.landlock_abi, missing=host.missing))
     while True:
-        received = channel.receive((Spawn,))
+        received = channel.receive((Spawn, HoldUserNamespace))
         if received is None:
             return EXIT_DONE
-        _spawn(channel, received, host)
+        if isinstance(received.message, Spawn):
+            _spawn(channel, received, host)
+        else:
+            _hold_user_namespace(channel, received)
 
 
 def _channel_of(number: int, name: str, max_fds: int) -> Channel:
@@ -128,21 +134,48 @@ def _give_up_privileges(refusals: bytes | None) -> None:
 def _spawn(channel: Channel, received: Received, host: Host) -> None:
     request = received.message
     assert isinstance(request, Spawn)
-    (helper_end,) = received.fds
+    flags = namespaces(frozenset(request.without))
+    _make(channel, received, kernel.clone_sibling, flags, lambda number: _helper(request, number, host))
+
+
+def _hold_user_namespace(channel: Channel, received: Received) -> None:
+    """Its ids are the supervisor's to map, who needs it to mount a guest's disk under a helper's uid."""
+    _make(channel, received, kernel.clone_child, kernel.CLONE_NEWUSER, _wait_for_end)
+
+
+def _make(
+    channel: Channel,
+    received: Received,
+    clone: Callable[[int], tuple[int, int]],
+    flags: int,
+    live: Callable[[int], NoReturn],
+) -> None:
+    """Makes a process that does `live`, with the number of its end of its channel, and answers the request."""
+    request = received.message
+    assert isinstance(request, Spawn | HoldUserNamespace)
+    (child_end,) = received.fds
     try:
-        pid, pidfd = kernel.clone_sibling(namespaces(frozenset(request.without)))
+        pid, pidfd = clone(flags)
     except OSError as error:
-        helper_end.close()
+        child_end.close()
         channel.send(SpawnFailed(request=request.request, step="clone", errno=error.errno or 0))
         return
     if pid == 0:
         channel.close()
-        _helper(request, helper_end.detach(), host)
-    helper_end.close()
+        live(child_end.detach())
+    child_end.close()
     try:
         channel.send(Spawned(request=request.request, pid=pid), [pidfd])
     finally:
         os.close(pidfd)
+
+
+def _wait_for_end(number: int) -> NoReturn:
+    try:
+        kernel.set_parent_death_signal(signal.SIGKILL)
+        os.read(number, 1)  # nobody ever writes: the end of file is the end
+    finally:
+        os._exit(EXIT_DONE)
 
 
 def _helper(request: Spawn, number: int, host: Host) -> NoReturn:

@@ -20,3 +20,26 @@ PTY_ROOT = "/pty"
 #: In the root of a pty helper.
 PTMX = "/ptmx"
 PTS = "/pts"
+
+#: What the root of a bootloader program shows of the host, read-only: these folders, or the links that stand for them,
+#: and of /etc what finding libraries and commands takes.
+USR = "/usr"
+USR_NAMES = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+ETC_NAMES = ("/etc/ld.so.cache", "/etc/alternatives")
+
+#: In the launcher's root and in that of a program helper. The supervisor mounts the disk at PROGRAM_DISK or over its
+#: folder, and a program that does not lie below /usr at PROGRAM_FILE.
+PROGRAM_ROOT = "/program"
+ETC = "/etc"
+DEVICES = "/dev"
+TEMPORARY = "/tmp"  # noqa: S108 - not the host's: a file system of the helper's own
+DISK_FOLDER = "/disk"
+PROGRAM_DISK = "/disk/image"
+PROGRAM_FILE = "/bootloader"
+
+#: Below TEMPORARY: where a program leaves its results.
+OUTPUT_FILE = TEMPORARY + "/output"
+OUTPUT_FOLDER = TEMPORARY + "/results"
+
+#: Where a program looks for commands: its PATH.
+COMMANDS = "/usr/sbin:/usr/bin:/sbin:/bin"

@@ -15,6 +15,7 @@ import os
 import select
 import struct
 import termios
+from collections.abc import Iterator
 
 from domward.protocol.channel import Channel, ChannelClosed
 from domward.protocol.errors import OperationFailed
@@ -28,6 +29,15 @@ _PTMX = os.fsencode(paths.PTMX)
 # <asm-generic/ioctls.h>, as on x86 and Arm; Python 3.11 has no names for the two.
 TIOCSPTLCK = 0x40045431
 TIOCGPTPEER = 0x5441
+
+# The keys of Linux' own new terminals (INIT_C_CC): interrupt, quit, erase, kill, end of file.
+_KEYS = {
+    termios.VINTR: b"\x03",
+    termios.VQUIT: b"\x1c",
+    termios.VERASE: b"\x7f",
+    termios.VKILL: b"\x15",
+    termios.VEOF: b"\x04",
+}
 
 _OPEN = os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC
 
@@ -70,7 +80,7 @@ def _open_pty(ptmx: bytes, request: OpenPtys, fds: list[Fd]) -> None:
 
 def _set_raw(number: int) -> None:
     """Raw mode as cfmakeraw(3) defines it: 8 bits each way, no echo, no signals, no line editing."""
-    try:
+    with _os_errors():
         mode = termios.tcgetattr(number)
         mode[0] &= ~(
             termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP
@@ -82,6 +92,27 @@ def _set_raw(number: int) -> None:
         mode[6][termios.VMIN] = 1
         mode[6][termios.VTIME] = 0
         termios.tcsetattr(number, termios.TCSANOW, mode)
+
+
+def set_sane(number: int) -> None:
+    """What programs expect of a new terminal: lines, echo, and signals from keys. Raises OSError."""
+    with _os_errors():
+        mode = termios.tcgetattr(number)
+        mode[0] = termios.BRKINT | termios.ICRNL
+        mode[1] = termios.OPOST | termios.ONLCR
+        mode[3] = (
+            termios.ISIG | termios.ICANON | termios.IEXTEN
+            | termios.ECHO | termios.ECHOE | termios.ECHOK | termios.ECHOCTL | termios.ECHOKE
+        )  # fmt: skip
+        for place, key in _KEYS.items():
+            mode[6][place] = key
+        termios.tcsetattr(number, termios.TCSANOW, mode)
+
+
+@contextlib.contextmanager
+def _os_errors() -> Iterator[None]:
+    try:
+        yield
     except termios.error as error:  # not an OSError, but has its arguments
         raise OSError(*error.args) from None
 

@@ -14,7 +14,8 @@
     |-- OperationTimedOut         exit 5    nobody's: the wall-clock budget ran out
     |-- HelperError               exit 6    a helper's (so, perhaps, the guest's)
     |   |-- ProtocolViolation               it sent what it may not send
-    |   `-- HelperDied                      it ended before its answer
+    |   |-- HelperDied                      it ended before its answer
+    |   `-- ProgramError                    a bootloader program failed, or what it left is wrong; `reason` says which
     |-- DiskError                 exit 7    the guest's: a bad or unbootable disk; `reason` says which
     `-- OperationCancelled        exit 130  the caller's wish
 
@@ -132,6 +133,30 @@ class HelperDied(HelperError):
 
     def __init__(self, sentence: str, *, status: int | None, operation: str = "", helper: str = "") -> None:
         super().__init__(sentence, operation=operation, helper=helper)
+        self.status = status
+
+
+class ProgramReason(enum.Enum):
+    """Why a bootloader program delivered nothing; the value is the stable code that commands print."""
+
+    NOT_STARTED = "program-not-started"
+    FAILED = "program-failed"
+    OUTPUT_MISSING = "program-output-missing"
+    OUTPUT_INVALID = "program-output-invalid"
+    RESULT_INVALID = "program-result-invalid"
+
+
+class ProgramError(HelperError):
+    """A bootloader program failed. `reason` is one of :class:`ProgramReason` and gives the code.
+
+    `status` is its exit code, or minus the signal that ended it; None where it was never started.
+    """
+
+    def __init__(
+        self, reason: ProgramReason, sentence: str, *, status: int | None, advice: str = "", helper: str = ""
+    ) -> None:
+        super().__init__(sentence, advice=advice, helper=helper, code=reason.value)
+        self.reason = reason
         self.status = status
 
 

@@ -77,6 +77,17 @@ LOGS_KEPT = 10  # files: console logs in one directory; the oldest go
 REMOVED_DEPTH = 64  # levels of a tree that is removed: one fd each is open meanwhile
 PTYS = 4  # ptys in one request: two fds each, MESSAGE_FDS in all
 
+# --- bootloader programs ----------------------------------------------------------------------------------------
+PROGRAM_PROCESSES = 16  # processes: RLIMIT_NPROC, the collector's own included; a shell script needs some five
+PROGRAM_FILES = 4096  # inodes: files and folders in a program's private /tmp
+PROGRAM_OUTPUT_BYTES = 32 * KIB  # bytes: the output file; three items of the next line, and some
+PROGRAM_ITEM_BYTES = 8 * KIB - 1  # bytes: one item of it; libxl drops longer ones
+PROGRAM_OPTIONS = 8  # options that are our own: kernel, ramdisk, args, entry, offset
+PROGRAM_ARGUMENTS = 32  # words given on to a program
+PROGRAM_ARGUMENT_BYTES = 1024  # bytes: longest of those words, so that all fit one message
+PROGRAM_LAST_ROWS = 3  # rows: what an error repeats of what a program showed last
+PROGRAM_ROW_BYTES = 200  # characters of each of those rows
+
 # --- time -------------------------------------------------------------------------------------------------------
 WALL_SECONDS = 120.0  # seconds: a whole operation
 TERM_GRACE_SECONDS = 1.0  # seconds between SIGTERM and SIGKILL

@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 
 from . import limits
-from .errors import DiskReason
+from .errors import DiskReason, ProgramReason
 from .layers import Layer
 from .schema import (
     Message,
@@ -39,6 +39,7 @@ class HelperKind(enum.Enum):
     PTY = "pty"
     DATACOPIER = "datacopier"
     BOOTLOADER = "bootloader"
+    PROGRAM = "program"
 
 
 # --- supervisor and launcher ------------------------------------------------------------------------------------
@@ -68,13 +69,28 @@ class Spawn(Message, name="spawn"):
     file_bytes: int = integer(0, _SIZE)
     without: tuple[Layer, ...] = several_choices(Layer)
 
+    @property
+    def processes(self) -> int:
+        """RLIMIT_NPROC: only a bootloader program may start others."""
+        return limits.PROGRAM_PROCESSES if self.kind is HelperKind.PROGRAM else 0
+
+    def fd_count(self) -> int:
+        """The channel."""
+        return 1
+
+
+class HoldUserNamespace(Message, name="hold-user-namespace"):
+    """Make a process in a user namespace of its own, which waits until its channel closes. Fds: its end of that."""
+
+    request: int = integer(1, _REQUEST)
+
     def fd_count(self) -> int:
         """The channel."""
         return 1
 
 
 class Spawned(Message, name="spawned"):
-    """The helper exists. Fds: its pidfd. `pid` is in the supervisor's pid namespace where the launcher shares it."""
+    """The process exists. Fds: its pidfd. `pid` is in the supervisor's pid namespace where the launcher shares it."""
 
     request: int = integer(1, _REQUEST)
     pid: int = integer(1, _PID)
@@ -85,7 +101,7 @@ class Spawned(Message, name="spawned"):
 
 
 class SpawnFailed(Message, name="spawn-failed"):
-    """No helper was made and nothing was left behind."""
+    """No process was made and nothing was left behind."""
 
     request: int = integer(1, _REQUEST)
     step: str = text(_NAME)
@@ -342,3 +358,41 @@ class DiskFailed(Message, name="disk-failed"):
 
 class MenuLeft(Message, name="menu-left"):
     """The reader's answer where the person at the menu left it without a choice."""
+
+
+# --- program ----------------------------------------------------------------------------------------------------
+
+
+class RunProgram(Message, name="run-program"):
+    """Run a bootloader program as libxl does, and collect what it leaves.
+
+    Fds: kernel sink, ramdisk sink, pty slave. `path` is where the program lies in the helper's own root and `name` its
+    argv[0]; it is called with `options`, those that say where its output goes, `arguments`, and the path of the disk.
+    """
+
+    path: bytes = data(limits.PATH_BYTES)
+    name: bytes = data(limits.PATH_BYTES)
+    options: tuple[bytes, ...] = several_data(limits.PROGRAM_ARGUMENT_BYTES + _NAME, limits.PROGRAM_OPTIONS)
+    arguments: tuple[bytes, ...] = several_data(limits.PROGRAM_ARGUMENT_BYTES, limits.PROGRAM_ARGUMENTS)
+    kernel_bytes: int = integer(1, _SIZE)
+    ramdisk_bytes: int = integer(1, _SIZE)
+
+    def fd_count(self) -> int:
+        """Two sinks and the terminal."""
+        return 3
+
+
+class ProgramRan(Message, name="program-ran"):
+    """The program succeeded, and both sinks are complete. `ramdisk_bytes` 0 means that it left none."""
+
+    args: bytes = data(limits.CMDLINE_BYTES)
+    kernel_bytes: int = integer(1, _SIZE)
+    ramdisk_bytes: int = integer(0, _SIZE)
+
+
+class ProgramFailed(Message, name="program-failed"):
+    """The program failed, or left nothing that can be used. `status` is its exit code, or minus its signal."""
+
+    reason: ProgramReason = choice(ProgramReason)
+    status: int = integer(-64, 255)
+    what: str = text(limits.TEXT_BYTES)

@@ -6,9 +6,11 @@ A policy has one system call a line, with the reason after two dashes::
     read                                    -- the channel and the disk
     mmap if arg2 & PROT_EXEC == 0           -- memory, never executable
     ioctl if arg1 == TIOCGPTN               -- the pty's number
+    ioctl -> ENOTTY                         -- nothing else
 
 Several lines for one call are alternatives; `and` joins conditions of one line. A condition is `argN == VALUE` or
-`argN & MASK == VALUE`, or one of them with `!=`, on all 64 bits.
+`argN & MASK == VALUE`, or one of them with `!=`, on all 64 bits. `-> ERROR` refuses the call with that error where no
+other line allows it.
 
 A helper's policy lists what it may call: all else kills the process. The policy of the privileged processes lists what
 they may not: that fails with EPERM. A call of another architecture, x32 too, kills in either case. The file is data:
@@ -18,6 +20,7 @@ aarch64, where ppoll stands in) is left out of its filter.
 
 from __future__ import annotations
 
+import errno
 import re
 import struct
 from collections.abc import Iterable
@@ -33,10 +36,41 @@ CONSTANTS = {
     "AT_EMPTY_PATH": 0x1000,
     "F_GETFL": 3,
     "F_DUPFD_CLOEXEC": 1030,
+    "F_DUPFD": 0,
+    "F_GETFD": 1,
+    "F_SETFD": 2,
+    "F_SETFL": 4,
+    "F_GETLK": 5,
+    "F_SETLK": 6,
+    "F_SETLKW": 7,
+    # NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET; PARENT, PTRACE
+    "CLONE_FORBIDDEN": 0x7E020000 | 0x8000 | 0x2000,
+    "PR_SET_PDEATHSIG": 1,
+    "PR_SET_NAME": 15,
+    "PR_GET_NAME": 16,
+    "FIONREAD": 0x541B,
+    "FIONBIO": 0x5421,
+    "FIOCLEX": 0x5451,
+    "FIONCLEX": 0x5450,
+    "BLKGETSIZE": 0x1260,
+    "BLKSSZGET": 0x1268,
+    "BLKGETSIZE64": 0x80081272,
     "TCGETS": 0x5401,
     "TCSETS": 0x5402,
+    "TCSETSW": 0x5403,
+    "TCSETSF": 0x5404,
+    "TCSBRK": 0x5409,
+    "TCFLSH": 0x540B,
     "TCGETS2": 0x802C542A,
     "TCSETS2": 0x402C542B,
+    "TCSETSW2": 0x402C542C,
+    "TCSETSF2": 0x402C542D,
+    "TIOCSCTTY": 0x540E,
+    "TIOCGPGRP": 0x540F,
+    "TIOCSPGRP": 0x5410,
+    "TIOCOUTQ": 0x5411,
+    "TIOCGWINSZ": 0x5413,
+    "TIOCGSID": 0x5429,
     "TIOCSWINSZ": 0x5414,
     "TIOCSPTLCK": 0x40045431,
     "TIOCGPTPEER": 0x5441,
@@ -44,11 +78,13 @@ CONSTANTS = {
     "TIOCLINUX": 0x541C,
 }
 
-_LINE = re.compile(r"(?P<call>[a-z0-9_]+)(?: if (?P<conditions>[^-]+?))?\s+-- (?P<reason>\S.*)")
+_LINE = re.compile(
+    r"(?P<call>[a-z0-9_]+)(?: if (?P<conditions>[^-]+?))?(?: -> (?P<error>E[A-Z0-9]+))?\s+-- (?P<reason>\S.*)"
+)
 _CONDITION = re.compile(r"arg(?P<arg>[0-5])(?: & (?P<mask>\w+))? (?P<sign>[=!]=) (?P<value>\w+)")
 
 _LD_ABS, _AND, _JEQ, _JGE, _RET = 0x20, 0x54, 0x15, 0x35, 0x06
-_ALLOW, _KILL_PROCESS, _EPERM = 0x7FFF0000, 0x80000000, 0x00050001
+_ALLOW, _KILL_PROCESS, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
 _FARTHEST_JUMP = 255  # instructions
 _X32_BIT = 0x40000000
 
@@ -65,11 +101,12 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One line of a policy: the call is allowed where all `conditions` hold."""
+    """One line of a policy: allowed where all `conditions` hold, or refused with `errno` where that is not 0."""
 
     call: str
     conditions: tuple[Condition, ...]
     reason: str
+    errno: int = 0
 
 
 def parse(policy: str, name: str) -> tuple[Rule, ...]:
@@ -80,13 +117,24 @@ def parse(policy: str, name: str) -> tuple[Rule, ...]:
             continue
         match = _LINE.fullmatch(line.rstrip())
         if match is None:
-            raise UsageError(f"{name}, line {place}: not of the form CALL [if CONDITIONS] -- REASON.")
+            raise UsageError(f"{name}, line {place}: not of the form CALL [if CONDITIONS] [-> ERROR] -- REASON.")
         if match["call"] not in NUMBERS["x86_64"]:
             raise UsageError(f"{name}, line {place}: the system call {match['call']} is not in the table of numbers.")
         where = f"{name}, line {place}"
         conditions = tuple(_condition(part, where) for part in (match["conditions"] or "").split(" and ") if part)
-        rules.append(Rule(match["call"], conditions, match["reason"]))
+        rules.append(Rule(match["call"], conditions, match["reason"], _error(match["error"], conditions, where)))
     return tuple(rules)
+
+
+def _error(name: str | None, conditions: tuple[Condition, ...], where: str) -> int:
+    if name is None:
+        return 0
+    if conditions:
+        raise UsageError(f"{where}: a line that refuses has no conditions: it is for what no other line allows.")
+    number = getattr(errno, name, None)
+    if not isinstance(number, int):
+        raise UsageError(f"{where}: there is no error {name}.")
+    return number
 
 
 def _condition(text: str, where: str) -> Condition:
@@ -118,15 +166,22 @@ def lint(rules: Iterable[Rule]) -> list[str]:
     seen: dict[str, list[Rule]] = {}
     for rule in rules:
         earlier = seen.setdefault(rule.call, [])
-        if any(not other.conditions or not rule.conditions or other.conditions == rule.conditions for other in earlier):
+        if any(_pointless(other, rule) for other in earlier):
             objections.append(f"{rule.call} is listed again, and one of its lines makes the other pointless.")
         earlier.append(rule)
     return objections
 
 
+def _pointless(one: Rule, other: Rule) -> bool:
+    if bool(one.errno) != bool(other.errno):
+        allowing = other if one.errno else one
+        return not allowing.conditions
+    return not one.conditions or not other.conditions or one.conditions == other.conditions
+
+
 def reachable(rules: Iterable[Rule]) -> frozenset[str]:
     """The system calls that a policy lets through at all."""
-    return frozenset(rule.call for rule in rules)
+    return frozenset(rule.call for rule in rules if not rule.errno)
 
 
 def compile_filter(rules: Iterable[Rule], machine: str) -> bytes:
@@ -139,15 +194,20 @@ def compile_filter(rules: Iterable[Rule], machine: str) -> bytes:
 
 def compile_denials(rules: Iterable[Rule], machine: str) -> bytes:
     """As `compile_filter`, the other way round: what `rules` list fails with EPERM, and all else passes."""
-    return _compile(rules, machine, listed=_EPERM, other=_ALLOW)
+    return _compile(rules, machine, listed=_ERRNO | errno.EPERM, other=_ALLOW)
 
 
 def _compile(rules: Iterable[Rule], machine: str, listed: int, other: int) -> bytes:
     if machine not in NUMBERS:
         raise UsageError(f"There are no system call numbers for {machine}.")
     alternatives: dict[str, list[tuple[Condition, ...]]] = {}
+    otherwise: dict[str, int] = {}
     for rule in rules:
-        alternatives.setdefault(rule.call, []).append(rule.conditions)
+        choices = alternatives.setdefault(rule.call, [])
+        if rule.errno:
+            otherwise[rule.call] = _ERRNO | rule.errno
+        else:
+            choices.append(rule.conditions)
     code = [
         _instruction(_LD_ABS, 4),
         _instruction(_JEQ, AUDIT_ARCHITECTURES[machine], 1, 0),
@@ -160,8 +220,8 @@ def _compile(rules: Iterable[Rule], machine: str, listed: int, other: int) -> by
         if call not in NUMBERS[machine]:
             continue
         block = [step for conditions in choices for step in _alternative(conditions, listed)]
-        if choices[-1]:
-            block.append(_instruction(_RET, other))
+        if not choices or choices[-1]:
+            block.append(_instruction(_RET, otherwise.get(call, other)))
         if len(block) > _FARTHEST_JUMP:
             raise UsageError(f"The system call {call} has too many alternatives.")
         code.append(_instruction(_JEQ, NUMBERS[machine][call], 0, len(block)))

@@ -20,11 +20,11 @@ TYPE_CHECKING = False  # what type checkers take for true, without the cost of l
 if TYPE_CHECKING:
     from .bootloader import BootRequest, BootResult, InspectResult
     from .config import Budgets, Config
+    from .console import Console
     from .hosted_operations import HostedOperation
     from .hosting import HostedSupervisor
     from .life_cycle import OperationState
     from .operations import Operation
-    from .relay import Console
     from .supervisor import Supervisor
     from .threaded import ThreadedSupervisor
 
@@ -34,7 +34,7 @@ _HOMES = {
     "BootResult": "bootloader",
     "Budgets": "config",
     "Config": "config",
-    "Console": "relay",
+    "Console": "console",
     "HostedOperation": "hosted_operations",
     "HostedSupervisor": "hosting",
     "InspectResult": "bootloader",

@@ -14,8 +14,10 @@ from domward.protocol import limits
 from domward.protocol.errors import UsageError
 from domward.protocol.text import has_control
 
+IMAGE_FORMATS = ("raw", "qcow2")
 LONGEST_TIMEOUT = 86_400.0  # seconds
 
+_OFFSET = re.compile(r"[0-9]{1,19}", re.ASCII)
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?", re.ASCII)
 
 
@@ -46,6 +48,20 @@ def guest_path(name: str, value: object) -> bytes:
     if not found or 0 in found:
         raise UsageError(f"{name} must be a path on the guest's disk.")
     return found
+
+
+def program_word(name: str, value: object) -> bytes:
+    """A word for a bootloader program's argument vector, at most limits.PROGRAM_ARGUMENT_BYTES. Raises UsageError."""
+    found = _bytes(name, value, limits.PROGRAM_ARGUMENT_BYTES)
+    if b"\0" in found:
+        raise UsageError(f"{name} must not contain NUL bytes.")
+    return found
+
+
+def offset(word: str) -> int | None:
+    """A number of bytes from 0 to 2**63 - 1; None for anything else."""
+    found = int(word) if _OFFSET.fullmatch(word) else -1
+    return found if 0 <= found < 2**63 else None
 
 
 def seconds(word: str) -> float | None:

@@ -31,14 +31,18 @@ from domward.protocol.messages import (
     InspectBoot,
     Inspected,
     MenuLeft,
+    ProgramFailed,
+    ProgramRan,
     Progress,
     ReadBoot,
     ReadStep,
     VolumeFound,
 )
 
-from . import arguments
+from . import arguments, programs
 from .audit.record import Actor, Detail, Domain, Event
+from .console import Console
+from .disk_nodes import attach
 from .disks import check_disk
 from .helper import Helper, HelperHost
 from .helper_states import HelperState
@@ -46,13 +50,16 @@ from .logs import open_log
 from .opening import in_thread, open_disk_in_thread
 from .operations import Operation
 from .ptys import open_ptys
-from .relay import Console, Relay, ended_early
+from .relay import Relay, ended_early
 from .sinks import SealedFile, freeze, hash_sealed, open_sink, seal
 from .verification import Verified
 
-IMAGE_FORMATS = ("raw", "qcow2")
 _NO_TIMEOUT_GIVEN = -1
 _NO_OFFSET = -1
+_NO_CONSOLE = (80, 24)  # columns and rows of a terminal that nobody looks at
+
+#: What a helper that delivers kernel and ramdisk may answer, but for an error.
+Answer = BootRead | ProgramRan | ProgramFailed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +74,15 @@ class BootRequest:
     `console` a menu is shown there for `menu_timeout` seconds (None: as the disk says); where the disk says to show
     none it is shown all the same, unless `may_skip_menu`. `actor` is who asks, for the audit log, None for this
     process; `domain` is what it is for, where that is known.
+
+    `bootloader` is "builtin", the reader; "pygrub"; or the Path of a program that keeps libxl's contract. A program
+    gets `entry`, `args`, `kernel`, `ramdisk` and `offset` as options, and `bootloader_args` besides; it reads raw disks
+    only, and times its menu itself.
     """
 
     disk: Path | Fd
+    bootloader: str | Path = programs.BUILTIN
+    bootloader_args: tuple[bytes, ...] = ()
     entry: bytes | None = None
     args: bytes | None = None
     extra: bytes | None = None
@@ -93,16 +106,30 @@ class BootRequest:
         if self.extra is not None:
             arguments.kernel_arguments(self.extra)
         self._check_files()
-        if self.image_format not in (None, *IMAGE_FORMATS):
-            raise UsageError(f"image_format must be one of {', '.join(IMAGE_FORMATS)}, not {self.image_format!r}.")
+        if self.image_format not in (None, *arguments.IMAGE_FORMATS):
+            known = ", ".join(arguments.IMAGE_FORMATS)
+            raise UsageError(f"image_format must be one of {known}, not {self.image_format!r}.")
         if self.console is not None and not isinstance(self.console, Console):
             raise UsageError(f"console must be a Console, not {type(self.console).__name__}.")
         if self.menu_timeout is not None and type(self.menu_timeout) is not int:
             raise UsageError(f"menu_timeout must be an integer, not {type(self.menu_timeout).__name__}.")
         if self.menu_timeout is not None and not 0 <= self.menu_timeout <= 86_400:
             raise UsageError("menu_timeout must be 0 to 86400 seconds.")
+        if self.runs_program:
+            programs.check_request(self.bootloader_args, self.entry)
+            if self.image_format not in (None, "raw"):
+                raise UsageError(f"A bootloader program reads raw disks only, not {self.image_format}.")
+            if self.menu_timeout is not None or self.extra is not None:
+                raise UsageError("A bootloader program takes no extra and no menu_timeout.")
+        elif self.bootloader_args:
+            raise UsageError("The built-in bootloader takes no bootloader_args.")
         if not isinstance(self.actor, Actor | None) or not isinstance(self.domain, Domain | None):
             raise UsageError("actor must be an Actor, and domain a Domain, or None.")
+
+    @property
+    def runs_program(self) -> bool:
+        """Whether a program is run and not the built-in reader. Raises UsageError where it is neither's name."""
+        return programs.is_program(self.bootloader)
 
     def described(self) -> Detail:
         """What the audit log holds of it: every member, by its name."""
@@ -114,12 +141,14 @@ class BootRequest:
         for name in ("kernel", "ramdisk"):
             if (path := getattr(self, name)) is not None:
                 arguments.guest_path(name, path)
+        if self.offset is not None and (type(self.offset) is not int or not 0 <= self.offset < 2**63):
+            raise UsageError("offset must be a number of bytes from 0 on.")
+        if self.runs_program:
+            return
         if self.ramdisk is not None and self.kernel is None:
             raise UsageError("A ramdisk is named on the disk only together with a kernel.")
         if self.kernel is not None and (self.entry is not None or self.console is not None):
             raise UsageError("With a kernel named on the disk there is neither an entry nor a menu.")
-        if self.offset is not None and (type(self.offset) is not int or not 0 <= self.offset < 2**63):
-            raise UsageError("offset must be a number of bytes from 0 on.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,16 +204,23 @@ class BootloaderOperations:
         kernel = scope.enter_context(open_sink("kernel"))
         ramdisk = scope.enter_context(open_sink("ramdisk"))
         session = _Session(operation, host)
-        fds = [disk, kernel, ramdisk]
-        if request.console is not None:
-            fds.append(await session.open_console(request.console))
         budgets = host.config.budgets
-        reader = await session.start_reader(max(budgets.kernel_bytes, budgets.ramdisk_bytes))
-        await reader.order(HelperState.READING, _order(request, host), fds)
         hashing = _Hashing(operation, self._hashing)
-        answer = await session.read_answer(reader, fds[3:], lambda: hashing.begin(kernel, budgets.kernel_bytes, reader))
-        await reader.ended()
-        log = await session.finish_console()
+        if request.runs_program:
+            reader, answer, log = await _run_program(operation, session, request, [disk, kernel, ramdisk])
+        else:
+            fds = [disk, kernel, ramdisk]
+            if request.console is not None:
+                fds.append(await session.open_console(request.console))
+            reader = await session.start(HelperKind.BOOTLOADER, max(budgets.kernel_bytes, budgets.ramdisk_bytes))
+            await reader.order(HelperState.READING, _order(request, host), fds)
+            found = await session.read_answer(
+                reader, fds[3:], lambda: hashing.begin(kernel, budgets.kernel_bytes, reader)
+            )
+            assert isinstance(found, BootRead)
+            answer = found
+            await reader.ended()
+            log = await session.finish_console()
         operation.report("hash")
         helper = reader.name
         await reader.close()
@@ -224,7 +260,7 @@ class BootloaderOperations:
         """Body of the operation that lists what could boot."""
         operation.report("disk")
         fd = await _disk_of(operation, disk)
-        reader = await _Session(operation, host).start_reader(0)
+        reader = await _Session(operation, host).start(HelperKind.BOOTLOADER, 0)
         await reader.order(HelperState.INSPECTING, InspectBoot(image_format=image_format), [fd])
         volumes: list[VolumeFound] = []
         remarks: list[str] = []
@@ -281,6 +317,43 @@ def _delivered(result: BootResult) -> Detail:
         "kernel": {"bytes": result.kernel.size, "sha256": result.kernel.sha256},
         "ramdisk": {"bytes": ramdisk.size, "sha256": ramdisk.sha256} if ramdisk else None,
     }
+
+
+async def _run_program(
+    operation: Operation[BootResult], session: _Session, request: BootRequest, fds: list[Fd]
+) -> tuple[Helper, BootRead, bytes]:
+    """Runs a program on a disk, for two sinks; returns its helper, which is dead, its answer, and what it showed."""
+    disk, *sinks = fds
+    program = await in_thread(lambda: programs.find_program(request.bootloader), programs.Program.close)
+    operation.scope.callback(program.close)
+    slave = await session.open_console(request.console)
+    budgets = session.host.config.budgets
+    helper = await session.start(HelperKind.PROGRAM, budgets.kernel_bytes + budgets.ramdisk_bytes)
+    operation.report("program")
+    await attach(session.host, helper, disk, program.file, operation.scope)
+    options = (
+        ("kernel", request.kernel),
+        ("ramdisk", request.ramdisk),
+        ("args", request.args),
+        ("entry", request.entry),
+        ("offset", None if request.offset is None else b"%d" % request.offset),
+    )
+    order = programs.run_order(program, budgets, options, request.bootloader_args)
+    await helper.order(HelperState.RUNNING, order, [*sinks, slave])
+    answer = await session.read_answer(helper, [slave], lambda: None)
+    await helper.ended()
+    log = await session.finish_console()
+    if isinstance(answer, ProgramFailed):
+        raise programs.failure(answer, program, log)
+    assert isinstance(answer, ProgramRan)
+    read = BootRead(
+        title=b"",
+        args=answer.args,
+        kernel_bytes=answer.kernel_bytes,
+        ramdisk_bytes=answer.ramdisk_bytes,
+        source=f"program:{printable(program.name)}",
+    )
+    return helper, read, log
 
 
 async def _disk_of(operation: Operation[BootResult] | Operation[InspectResult], disk: Path | Fd) -> Fd:
@@ -351,7 +424,7 @@ class _Session:
 
     def __init__(self, operation: Operation[BootResult] | Operation[InspectResult], host: HelperHost) -> None:
         self._operation = operation
-        self._host = host
+        self.host = host
         self._helpers: list[Helper] = []
         self._relay: Relay | None = None
         self.log_path: Path | None = None
@@ -360,26 +433,27 @@ class _Session:
     def verified(self) -> tuple[Verified, ...]:
         return tuple(helper.verified for helper in self._helpers if helper.verified is not None)
 
-    async def start_reader(self, file_bytes: int) -> Helper:
+    async def start(self, kind: HelperKind, file_bytes: int) -> Helper:
         self._operation.report("helper")
-        reader = Helper(HelperKind.BOOTLOADER, self._operation.id, self._host)
+        reader = Helper(kind, self._operation.id, self.host)
         self._operation.scope.push_async_callback(reader.close)
         await reader.start(file_bytes)
         self._helpers.append(reader)
         return reader
 
-    async def open_console(self, console: Console) -> Fd:
-        """Pty and relay; returns the slave for the bootloader."""
+    async def open_console(self, console: Console | None) -> Fd:
+        """Pty and relay, to nothing but the log without a `console`; returns the slave for the bootloader."""
         self._operation.report("console")
         scope = self._operation.scope
-        directory, log = self._host.config.log_directory, None
+        directory, log = self.host.config.log_directory, None
         if directory is not None:
-            kept = open_log(directory, self._operation.id, self._host.config.logs_kept)
+            kept = open_log(directory, self._operation.id, self.host.config.logs_kept)
             scope.callback(kept.close)
             self.log_path, log = kept.path, kept.fd
-        (pty,) = await open_ptys(self._host, self._operation.id, 1, console.columns, console.rows)
+        size = (console.columns, console.rows) if console else _NO_CONSOLE
+        (pty,) = await open_ptys(self.host, self._operation.id, 1, *size)
         scope.callback(pty.close)
-        self._relay = Relay(self._host, self._operation.id)
+        self._relay = Relay(self.host, self._operation.id)
         scope.push_async_callback(self._relay.close)
         await self._relay.start(pty.master, console, log)
         pty.master.close()  # the relay has its own: its last reader must be able to see a hang-up
@@ -391,13 +465,13 @@ class _Session:
     async def _settle_console(self, relay: Relay, ending: asyncio.Task[Copied], slave: Fd) -> None:
         """At the end, however it came: lets the relay log what a bootloader that is gone had still shown."""
         slave.close()
-        grace = self._host.config.budgets.term_grace_seconds
+        grace = self.host.config.budgets.term_grace_seconds
         if not (await asyncio.wait([ending], timeout=grace))[0]:
             relay.stop()
             await asyncio.wait([ending], timeout=grace)
         await _cancel(ending)
 
-    async def read_answer(self, reader: Helper, given: list[Fd], on_kernel: Callable[[], None]) -> BootRead:
+    async def read_answer(self, reader: Helper, given: list[Fd], on_kernel: Callable[[], None]) -> Answer:
         """The reader's answer; `given` are fds that only the reader shall hold from now on.
 
         `on_kernel` is called when the reader says that it is done with the kernel and turns to the ramdisk.
@@ -410,9 +484,13 @@ class _Session:
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
             if self._relay_end is None or (answer.done() and answer.exception() is None):
                 return answer.result()
+            if reader.kind is HelperKind.PROGRAM and not answer.done() and _by_bootloader(self._relay_end):
+                # The terminal hangs up as the program ends; what it has left is still to be collected.
+                await asyncio.wait([answer])
+                return answer.result()
             # Reader and relay hold the two ends of one pty, so the end of one soon ends the other: the cause is the
             # console or the relay itself where the relay says so, and otherwise what the reader says.
-            await asyncio.wait(waited, timeout=self._host.config.budgets.term_grace_seconds)
+            await asyncio.wait(waited, timeout=self.host.config.budgets.term_grace_seconds)
             if self._relay_end.done() and self._relay_end.result().side is not CopySide.BOOTLOADER:
                 raise ended_early(self._relay_end.result())
             if answer.done():
@@ -421,7 +499,7 @@ class _Session:
         finally:
             await _cancel(answer)
 
-    async def _answer(self, reader: Helper, on_kernel: Callable[[], None]) -> BootRead:
+    async def _answer(self, reader: Helper, on_kernel: Callable[[], None]) -> Answer:
         while True:
             message = (await reader.receive()).message
             if isinstance(message, Progress):
@@ -435,7 +513,7 @@ class _Session:
                 await reader.ended()
                 raise OperationCancelled("The menu was left without a choice.")
             else:
-                assert isinstance(message, BootRead)
+                assert isinstance(message, BootRead | ProgramRan | ProgramFailed)
                 return message
 
     async def finish_console(self) -> bytes:
@@ -444,7 +522,11 @@ class _Session:
         return await self._relay.finish(self._relay_end)
 
 
-async def _cancel(task: asyncio.Task[Copied] | asyncio.Task[BootRead]) -> None:
+def _by_bootloader(relay_end: asyncio.Task[Copied]) -> bool:
+    return relay_end.exception() is None and relay_end.result().side is CopySide.BOOTLOADER
+
+
+async def _cancel(task: asyncio.Task[Copied] | asyncio.Task[Answer]) -> None:
     if not task.done():
         task.cancel()
     await asyncio.wait([task])

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import os
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,16 +22,17 @@ from domward.protocol import limits
 from domward.protocol.errors import DomwardError, OperationCancelled, UsageError, printable
 from domward.protocol.layers import Layer
 
-from . import arguments, cli_audit, cli_control, interrupts, privileges, report
+from . import arguments, cli_audit, cli_control, interrupts, privileges, programs, report
 from .audit.place import default_log
-from .bootloader import IMAGE_FORMATS, BootRequest, BootResult, InspectResult
+from .bootloader import BootRequest, BootResult, InspectResult
 from .config import Budgets, Config
+from .console import Console
 from .delivery import deliver, output_folder
 from .doctor import diagnose
 from .launcher_process import LauncherProcess
 from .operations import Operation
 from .outcomes import error_line, outcome
-from .relay import Console
+from .silence import keep_logs_quiet
 from .streams import print_error, print_result
 from .supervisor import Supervisor
 from .terminal import ProgressLine, raw_console
@@ -47,6 +49,7 @@ def main(given: Sequence[str], process: LauncherProcess | None = None, *, own: b
     `own` says that this process is the command's alone: it then gives up the privileges that its work does not take.
     """
     as_json = "--json" in given[: given.index("--") if "--" in given else None]
+    keep_logs_quiet()
     return outcome(lambda: _run_command(given, process, own=own), lambda error: _fail(error, as_json=as_json))
 
 
@@ -91,6 +94,16 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+class _Bootloader(argparse.Action):
+    """Takes the bootloader, and has the command keep what a program needs beyond the built-in reader."""
+
+    def __call__(
+        self, _parser: argparse.ArgumentParser, options: argparse.Namespace, value: object, _word: str | None = None
+    ) -> None:
+        options.bootloader = value
+        options.keeps = privileges.CONFINING if value == programs.BUILTIN else privileges.RUNNING_PROGRAMS
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="domward",
@@ -104,12 +117,22 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="take kernel, ramdisk and arguments off a disk", allow_abbrev=False)
     run.set_defaults(action=_run, keeps=privileges.CONFINING)
     _add_common(run)
-    run.add_argument("--bootloader", metavar="NAME", default="builtin", help="builtin (the only one in this version)")
+    run.add_argument(
+        "--bootloader",
+        metavar="NAME|PATH",
+        action=_Bootloader,
+        default=programs.BUILTIN,
+        help="builtin, pygrub or a program's path",
+    )
+    run.add_argument("--bootloader-arg", metavar="ARG", action="append", default=[], help="a word for that program")
+    run.add_argument("--kernel", metavar="PATH", help="for a program: the kernel's path on the guest's disk")
+    run.add_argument("--ramdisk", metavar="PATH", help="for a program: the ramdisk's path there")
+    run.add_argument("--offset", metavar="N", type=_offset, help="for a program: where a file system begins, in bytes")
     run.add_argument("--entry", metavar="N|TITLE", help="the entry's number from 0, title, id, or 'submenu>title'")
     run.add_argument("--args", metavar="STR", help="kernel arguments in place of the entry's")
     run.add_argument("--output-dir", metavar="DIR", type=Path, help="write kernel, ramdisk and args there")
     run.add_argument("--interactive", action="store_true", help="show the boot menu on this terminal")
-    run.add_argument("--log-dir", metavar="DIR", type=Path, help="keep a log there of what --interactive showed")
+    run.add_argument("--log-dir", metavar="DIR", type=Path, help="keep a log there of what was shown")
 
     inspect = commands.add_parser("inspect", help="list what could boot, and why the rest cannot", allow_abbrev=False)
     inspect.set_defaults(action=_inspect, keeps=privileges.CONFINING)
@@ -126,7 +149,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("disk", metavar="DISK", type=Path, help="a disk image or a block device")
-    parser.add_argument("--format", choices=IMAGE_FORMATS, help="the image's format (default: recognise it)")
+    parser.add_argument("--format", choices=arguments.IMAGE_FORMATS, help="the image's format (default: recognise it)")
     parser.add_argument(
         "--timeout", metavar="S", type=_seconds, default=limits.WALL_SECONDS, help="end after S seconds (default: 120)"
     )
@@ -144,24 +167,37 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _offset(text: str) -> int:
+    offset = arguments.offset(text)
+    if offset is None:
+        raise argparse.ArgumentTypeError(f"{printable(text)} is not a number of bytes")
+    return offset
+
+
+def _word(word: str | None) -> bytes | None:
+    return None if word is None else arguments.as_bytes(word)
+
+
 def _run(options: argparse.Namespace) -> int:
     if options.daemon:
         if options.log_dir is not None:
             raise UsageError("The daemon keeps logs where its settings say.", advice="Leave --log-dir out.")
         return cli_control.run_by_daemon(options)
-    if options.bootloader != "builtin":
-        raise UsageError(
-            f"There is no bootloader {printable(options.bootloader)} in this version.", advice="Use 'builtin'."
-        )
-    if options.log_dir is not None and not options.interactive:
-        raise UsageError("--log-dir keeps what --interactive shows.", advice="Give both, or neither.")
-    config = _config(options)
+    named = options.bootloader in (programs.BUILTIN, programs.PYGRUB) or os.sep not in options.bootloader
     request = BootRequest(
         disk=options.disk,
-        entry=None if options.entry is None else arguments.as_bytes(options.entry),
-        args=None if options.args is None else arguments.as_bytes(options.args),
+        bootloader=options.bootloader if named else Path(options.bootloader),
+        bootloader_args=tuple(arguments.as_bytes(word) for word in options.bootloader_arg),
+        entry=_word(options.entry),
+        args=_word(options.args),
+        kernel=_word(options.kernel),
+        ramdisk=_word(options.ramdisk),
+        offset=options.offset,
         image_format=options.format,
     )
+    if options.log_dir is not None and not (options.interactive or request.runs_program):
+        raise UsageError("--log-dir keeps what --interactive shows.", advice="Give both, or neither.")
+    config = _config(options)
     with ExitStack() as stack:
         # Opened first: a folder that cannot be used is found before any work, not after.
         folder = stack.enter_context(output_folder(options.output_dir)) if options.output_dir else None

@@ -14,8 +14,8 @@ from domward.protocol.schema import Message
 DETACH_KEY = b"\x1d"  # Ctrl-], as in telnet(1) and virsh(1): no menu uses it
 
 
-def converse(client: Client, attached: Attached, keys: int, screen: int) -> bool:
-    """Until the console ends (True), or the keys end or DETACH_KEY comes (False). Raises the daemon's errors, OSError.
+def converse(client: Client, attached: Attached, keys: int, screen: int, detach: bytes | None = DETACH_KEY) -> bool:
+    """Until the console ends (True), or the keys end or `detach` comes (False). Raises the daemon's errors, OSError.
 
     `keys` and `screen` are fds: of a terminal in raw mode, or of anything else. What the daemon sends for other
     requests of `client` meanwhile stays there.
@@ -29,7 +29,7 @@ def converse(client: Client, attached: Attached, keys: int, screen: int) -> bool
             if not _shown(received.message, screen):
                 return True
         for number, _conditions in ready.poll():
-            if number == keys and not _typed(client, attached, keys):
+            if number == keys and not _typed(client, attached, keys, detach):
                 client.stop(attached.request)
                 return False
 
@@ -45,13 +45,13 @@ def _shown(message: Message, screen: int) -> bool:
     return not isinstance(message, End)
 
 
-def _typed(client: Client, attached: Attached, keys: int) -> bool:
-    """Types what was typed. False at the end of the keys or at DETACH_KEY, which goes nowhere."""
+def _typed(client: Client, attached: Attached, keys: int, detach: bytes | None) -> bool:
+    """Types what was typed. False at the end of the keys or at `detach`, which goes nowhere."""
     try:
         typed = os.read(keys, limits.CONSOLE_KEYS_BYTES)
     except OSError:  # the terminal hung up
         return False
-    before, detach, _after = typed.partition(DETACH_KEY)
+    before, found, _after = typed.partition(detach) if detach else (typed, b"", b"")
     if before:
         client.keys(attached, before)
-    return bool(typed) and not detach
+    return bool(typed) and not found

@@ -18,17 +18,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from domward.protocol import limits
 from domward.protocol.errors import OperationFailed, RefusedError, UsageError, printable
 from domward.protocol.fds import Fd
 
 from . import interrupts
 from .bootloader import BootResult
 from .files import remove_empty_folder, remove_file, remove_tree
+from .new_files import copy_new, write_new
 from .sinks import SealedFile
 
 KERNEL, RAMDISK, ARGS = "kernel", "ramdisk", "args"
-_FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
 
 _LOG = logging.getLogger("domward.delivery")
@@ -114,7 +113,10 @@ def deliver(result: BootResult, folder: Fd, path: Path) -> Delivered:
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         with Fd(os.open(temporary, flags, dir_fd=folder.fileno()), "new files") as new:
             for name, content in contents.items():
-                write_file(new, name, content)
+                if isinstance(content, bytes):
+                    write_new(new, name, content)
+                else:
+                    copy_new(new, name, content.fd, content.size)
             with interrupts.held_off():  # new and old files never stay side by side because of a signal
                 for name in contents:
                     os.rename(name, name, src_dir_fd=new.fileno(), dst_dir_fd=folder.fileno())
@@ -138,24 +140,3 @@ def _require_replaceable(folder: Fd) -> None:
         with contextlib.suppress(FileNotFoundError):
             if stat.S_ISDIR(os.stat(name, dir_fd=folder.fileno(), follow_symlinks=False).st_mode):
                 raise OSError(errno.EISDIR, f"{name} is a folder")
-
-
-def write_file(folder: Fd, name: str, content: SealedFile | bytes) -> None:
-    """Writes the new file `name`, mode 0600, into `folder`. Raises OSError; what was written by then stays."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    with Fd(os.open(name, flags, _FILE_MODE, dir_fd=folder.fileno()), name) as file:
-        if isinstance(content, bytes):
-            view = memoryview(content)
-            while view:
-                view = view[os.write(file.fileno(), view) :]
-        else:
-            _copy(content, file)
-
-
-def _copy(source: SealedFile, target: Fd) -> None:
-    done = 0
-    while done < source.size:
-        sent = os.sendfile(target.fileno(), source.fd.fileno(), done, min(source.size - done, limits.GIB))
-        if sent == 0:
-            raise OSError(errno.EIO, "the result ended early")
-        done += sent

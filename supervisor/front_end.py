@@ -8,8 +8,10 @@ directory and the answer that names them are complete; and what it says goes to 
 
 from __future__ import annotations
 
+import os
 import sys
 
+from . import paths
 from .beginning import begin
 from .launcher_process import LauncherProcess
 
@@ -25,4 +27,5 @@ def main() -> int:
 
         return front_end_session.main(given, process, own=True)
 
-    return begin(work, confines=given not in _ONLY_TELLING)
+    # Where there is a daemon it has a launcher; where it turns out not to be there, ours begins later than it could.
+    return begin(work, confines=given not in _ONLY_TELLING and not os.path.exists(paths.CONTROL_SOCKET))

@@ -22,15 +22,15 @@ shortened. What pygrub would refuse is refused, and so are its options that only
 from __future__ import annotations
 
 import getopt
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from domward.protocol import limits
 from domward.protocol.errors import UsageError, printable
 
 from . import arguments, paths
-from .bootloader import IMAGE_FORMATS
 from .front_end_answer import AnswerFormat
 
 _SHORT = "qiln"
@@ -42,6 +42,7 @@ _LONG = [
 _LOOKING = frozenset({"-l", "--list-entries", "-n", "--not-really", "--isconfig"})
 _LONGEST_NUMBER = 19  # digits: 2**63 has as many
 _LAST_UID = 2**32 - 2
+_OF_DOMAIN = re.compile(r"bootloader\.([0-9]{1,4})\.d", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +59,24 @@ class FrontEndOptions:
     ramdisk: bytes | None = None
     args: bytes = b""
     offset: int | None = None
-    image_format: str = IMAGE_FORMATS[0]
-    seconds: float = limits.WALL_SECONDS
+    image_format: str = arguments.IMAGE_FORMATS[0]
+    seconds: float | None = None
+
+    @property
+    def guest_ramdisk(self) -> bytes | None:
+        """The ramdisk that is used: with a kernel only."""
+        return self.ramdisk if self.kernel is not None else None
+
+    @property
+    def wants_menu(self) -> bool:
+        """Whether a menu is wanted and there is a terminal for one."""
+        return self.interactive and all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+
+    @property
+    def domid(self) -> int | None:
+        """The domain, after which libxl names the output directory."""
+        named = _OF_DOMAIN.fullmatch(self.directory.name)
+        return None if named is None else int(named[1])
 
 
 def parse(given: Sequence[str]) -> FrontEndOptions:
@@ -128,8 +145,8 @@ def _format_of_answer(value: str) -> AnswerFormat:
 
 
 def _image_format(value: str) -> str:
-    if value not in IMAGE_FORMATS:
-        raise _wrong(f"The image's format must be one of {', '.join(IMAGE_FORMATS)}, not {printable(value)}.")
+    if value not in arguments.IMAGE_FORMATS:
+        raise _wrong(f"The image's format must be one of {', '.join(arguments.IMAGE_FORMATS)}, not {printable(value)}.")
     return value
 
 

@@ -23,22 +23,38 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from domward.protocol.errors import OperationFailed, RefusedError, UsageError, printable
 from domward.protocol.fds import Fd
 
 from . import interrupts, paths
-from .bootloader import BootResult
-from .delivery import write_file
 from .files import remove_file
 from .front_end_answer import AnswerFormat, answer
-from .sinks import SealedFile
+from .new_files import copy_new
 
 _FILE_MODE = 0o600
 _FOLDER_MODE = 0o700
 _FIFO_WAIT_SECONDS = 0.01  # between two looks whether somebody has opened a FIFO for reading
 _STANDARD_OUTPUT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBytes:
+    """A file that nobody can change any more: `fd`, with `size` bytes."""
+
+    fd: Fd
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bootable:
+    """What boots; the arguments are the guest's."""
+
+    kernel: SealedBytes
+    ramdisk: SealedBytes | None
+    untrusted_args: bytes
 
 
 @contextlib.contextmanager
@@ -116,7 +132,7 @@ def _explained(path: Path) -> Iterator[None]:
         raise OperationFailed(f"The output {printable(str(path))} cannot be opened: {reason}.") from error
 
 
-def deliver_answer(result: BootResult, form: AnswerFormat, folder: Fd, directory: Path, file: Fd | None) -> None:
+def deliver_answer(result: Bootable, form: AnswerFormat, folder: Fd, directory: Path, file: Fd | None) -> None:
     """Writes kernel and ramdisk into `folder`, known as `directory`, and then the answer into `file`.
 
     On any failure what was written is removed. Raises OperationFailed.
@@ -126,7 +142,8 @@ def deliver_answer(result: BootResult, form: AnswerFormat, folder: Fd, directory
     try:
         kernel = _put(folder, "boot_kernel", result.kernel, undo)
         ramdisk = None if result.ramdisk is None else _put(folder, "boot_ramdisk", result.ramdisk, undo)
-        text = answer(form, str(place / kernel), None if ramdisk is None else str(place / ramdisk), result.args)
+        ramdisk_path = None if ramdisk is None else str(place / ramdisk)
+        text = answer(form, str(place / kernel), ramdisk_path, result.untrusted_args)
         _write_answer(text, file, undo)
     except BaseException as error:
         with interrupts.held_off(), contextlib.suppress(OSError):
@@ -137,11 +154,11 @@ def deliver_answer(result: BootResult, form: AnswerFormat, folder: Fd, directory
     interrupts.refuse()  # what is told is told: the exit code must not say otherwise
 
 
-def _put(folder: Fd, kind: str, content: SealedFile, undo: ExitStack) -> str:
+def _put(folder: Fd, kind: str, content: SealedBytes, undo: ExitStack) -> str:
     name = f"{kind}.{secrets.token_hex(8)}"
     for written in (f".{name}", name):
         undo.callback(remove_file, folder, written)
-    write_file(folder, f".{name}", content)
+    copy_new(folder, f".{name}", content.fd, content.size)
     os.rename(f".{name}", name, src_dir_fd=folder.fileno(), dst_dir_fd=folder.fileno())
     return name
 

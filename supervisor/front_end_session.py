@@ -1,33 +1,28 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """One run of `domward-bootloader`: from the toolstack's argument vector to its answer, or to one sentence of error.
 
-In the order of time: arguments; output directory and answer opened; the bootloader operation, on the terminal that the
-toolstack gave where a menu is wanted; its supervisor closed, so that every helper is dead; kernel, ramdisk, answer.
+In the order of time: arguments; output directory and answer opened; the bootloader operation, by the daemon where one
+listens and otherwise here; every helper dead; kernel, ramdisk, answer. What it loads before it knows that there is no
+daemon is kept small: a toolstack waits for every create.
 """
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 
 import domward
-from domward.protocol.errors import DomwardError, OperationCancelled
+from domward.protocol import limits
+from domward.protocol.errors import DomwardError
 
-from . import interrupts, privileges
-from .audit.place import default_log
-from .bootloader import BootRequest, BootResult
-from .config import Budgets, Config
 from .front_end_arguments import FrontEndOptions, parse
-from .front_end_output import answer_file, deliver_answer, output_directory
+from .front_end_client import boot_by_daemon
+from .front_end_output import Bootable, answer_file, deliver_answer, output_directory
 from .launcher_process import LauncherProcess
 from .outcomes import error_line, outcome
 from .streams import print_error, print_result
-from .supervisor import Supervisor
-from .terminal import raw_console
 
 # libxl throws away what it has not read from the pty when it sees our end (bootloader_finished).
 _LAST_WORDS_SECONDS = 0.1
@@ -67,46 +62,18 @@ def _serve(given: Sequence[str], process: LauncherProcess | None, *, own: bool) 
             print_result([f"domward-bootloader {domward.__version__}"])
             return 0
     options = parse(given)
-    if own:
-        privileges.give_up(privileges.CONFINING)
+    if options.ramdisk is not None and options.kernel is None:
+        print_error("domward: --ramdisk is not used without --kernel: the boot entry names its own.")
     with ExitStack() as stack:
         # Opened first: what cannot be used is found before any work, and the reader of a FIFO sees its end.
         folder = stack.enter_context(output_directory(options.directory))
-        file = stack.enter_context(answer_file(options.output, options.seconds))
-        result = interrupts.run(_boot(options, process))
-        stack.callback(result.close)
+        file = stack.enter_context(answer_file(options.output, options.seconds or limits.WALL_SECONDS))
+        result = boot_by_daemon(options, stack) or _boot_here(options, process, stack, own=own)
         deliver_answer(result, options.output_format, folder, options.directory, file)
     return 0
 
 
-async def _boot(options: FrontEndOptions, process: LauncherProcess | None) -> BootResult:
-    config = Config(budgets=Budgets(wall_seconds=options.seconds), audit_log=default_log())
-    request = _request(options)
-    async with Supervisor(config, process) as supervisor:
-        with ExitStack() as stack:
-            if options.interactive and _has_terminal():
-                request = replace(request, console=stack.enter_context(raw_console()), may_skip_menu=True)
-            operation = supervisor.bootloader_operation(request)
-            try:
-                return await operation.complete()
-            except asyncio.CancelledError:
-                raise OperationCancelled("The operation was cancelled.", operation=operation.id) from None
+def _boot_here(options: FrontEndOptions, process: LauncherProcess | None, stack: ExitStack, *, own: bool) -> Bootable:
+    from . import front_end_run
 
-
-def _request(options: FrontEndOptions) -> BootRequest:
-    with_kernel = options.kernel is not None
-    if options.ramdisk is not None and not with_kernel:
-        print_error("domward: --ramdisk is not used without --kernel: the boot entry names its own.")
-    return BootRequest(
-        disk=options.disk,
-        entry=options.entry,
-        extra=options.args,
-        kernel=options.kernel,
-        ramdisk=options.ramdisk if with_kernel else None,
-        offset=options.offset,
-        image_format=options.image_format,
-    )
-
-
-def _has_terminal() -> bool:
-    return all(stream is not None and stream.isatty() for stream in (sys.stdin, sys.stdout))
+    return front_end_run.boot_here(options, process, stack, own=own)

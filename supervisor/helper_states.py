@@ -20,6 +20,8 @@ from domward.protocol.messages import (
     Inspected,
     Log,
     MenuLeft,
+    ProgramFailed,
+    ProgramRan,
     Progress,
     PtysOpened,
     ReadStep,
@@ -38,6 +40,7 @@ class HelperState(enum.Enum):
     COPYING = "copying"  # datacopier: has its fds
     READING = "reading"  # bootloader: has a disk and sinks
     INSPECTING = "inspecting"  # bootloader: has a disk
+    RUNNING = "running"  # program: has sinks and a terminal, and a disk in its root
     ANSWERED = "answered"  # gave its one answer; its end is awaited
     DEAD = "dead"
 
@@ -66,11 +69,12 @@ ALLOWED: dict[HelperState, dict[type[Message], int]] = {
         Failed: 1,
         Log: 1024,
     },
+    HelperState.RUNNING: {ProgramRan: 1, ProgramFailed: 1, Failed: 1, Log: 64},
     HelperState.ANSWERED: {},
     HelperState.DEAD: {},
 }
 
 #: Messages after which nothing else may come.
 ANSWERS: frozenset[type[Message]] = frozenset(
-    {StepFailed, PtysOpened, Copied, BootRead, MenuLeft, DiskFailed, Inspected, Failed}
+    {StepFailed, PtysOpened, Copied, BootRead, MenuLeft, DiskFailed, Inspected, ProgramRan, ProgramFailed, Failed}
 )

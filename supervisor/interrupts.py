@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any, TypeVar
+
+from domward.protocol.errors import OperationCancelled
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -29,22 +30,26 @@ def as_keyboard_interrupt() -> Iterator[None]:
 def run(work: Coroutine[Any, Any, ResultT]) -> ResultT:
     """As asyncio.run; each of SIGNALS cancels `work`, however often it comes, and the end of `work` is awaited.
 
-    Raises CancelledError where `work` let it pass.
+    Raises OperationCancelled where `work` let that pass.
     """
-    return asyncio.run(_cancelled_by_signals(work))
+    import asyncio  # who runs no loop does without what it takes to load
 
+    async def cancelled_by_signals() -> ResultT:
+        task = asyncio.current_task()
+        assert task is not None
+        loop = asyncio.get_running_loop()
 
-async def _cancelled_by_signals(work: Coroutine[Any, Any, ResultT]) -> ResultT:
-    task = asyncio.current_task()
-    assert task is not None
-    loop = asyncio.get_running_loop()
+        def cancel(_number: int, _frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(task.cancel)  # the call that also wakes the loop
 
-    def cancel(_number: int, _frame: FrameType | None) -> None:
-        loop.call_soon_threadsafe(task.cancel)  # the call that also wakes the loop
+        # Not loop.add_signal_handler: removing such a handler leaves the signal with its default, death, for a moment.
+        with _handled(cancel):
+            return await work
 
-    # Not loop.add_signal_handler: removing such a handler leaves the signal with its default, death, for a moment.
-    with _handled(cancel):
-        return await work
+    try:
+        return asyncio.run(cancelled_by_signals())
+    except asyncio.CancelledError:
+        raise OperationCancelled("Interrupted.") from None
 
 
 @contextlib.contextmanager

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The raw calls of this side: timerfd_create(2), which Python has from 3.13 on, and giving up privileges.
+"""The raw calls of this side: timerfd_create(2), which Python has from 3.13 on, mounts without a place, privileges.
 
-Those of the second kind act on the calling thread and what it starts later, and raise OSError.
+The calls on mounts have the same numbers on every machine: open_tree(2), move_mount(2), fsopen(2), mount_setattr(2)
+(Linux 5.12), and setns(2) with a pidfd (Linux 5.8). They and those that give up privileges raise OSError; the latter
+act on the calling thread and what it starts later.
 """
 
 from __future__ import annotations
@@ -17,9 +19,19 @@ from domward.protocol.privileges import Capability, capability_bits
 
 MACHINE = os.uname().machine
 _LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.syscall.restype = ctypes.c_long
 _CLOCK_MONOTONIC = 1  # <linux/time.h>
 _TFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK  # TFD_CLOEXEC, TFD_NONBLOCK
 _NANOSECONDS = 1_000_000_000
+
+_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
+_CLONE_FS, _CLONE_NEWNS = 0x200, 0x20000  # <linux/sched.h>
+_AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000  # <linux/fcntl.h>
+# <linux/mount.h>
+_OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC, _MOVE_MOUNT_F_EMPTY_PATH = 1, os.O_CLOEXEC, 4
+_FSOPEN_CLOEXEC, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE, _FSMOUNT_CLOEXEC = 1, 1, 6, 1
+MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
+_MOUNT_ATTR_IDMAP = 0x100000
 _LONGEST_SECONDS = 86_400.0  # a deadline further off is looked at again after a day
 _CAPABILITY_VERSION_3 = 0x20080522  # <linux/capability.h>
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 23, 24, 38  # <linux/prctl.h>
@@ -121,3 +133,50 @@ def refused_call_passes() -> bool:
     except OSError:
         return False
     return True
+
+
+def open_tree(file: Fd) -> Fd:
+    """A mount of `file` alone, with no place yet; it is gone with its last fd unless it gets one."""
+    flags = ctypes.c_uint(_OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | _AT_EMPTY_PATH)
+    return Fd(_system_call(_OPEN_TREE, ctypes.c_int(file.fileno()), b"", flags), f"mount of {file.name}")
+
+
+def new_tmpfs(options: dict[str, str]) -> Fd:
+    """A new tmpfs with `options`, mounted without a place."""
+    with Fd(_system_call(_FSOPEN, b"tmpfs", ctypes.c_uint(_FSOPEN_CLOEXEC)), "file system") as context:
+        number = ctypes.c_int(context.fileno())
+        for key, value in options.items():
+            _system_call(_FSCONFIG, number, ctypes.c_uint(_FSCONFIG_SET_STRING), key.encode(), value.encode(), 0)
+        _system_call(_FSCONFIG, number, ctypes.c_uint(_FSCONFIG_CMD_CREATE), None, None, 0)
+        return Fd(_system_call(_FSMOUNT, number, ctypes.c_uint(_FSMOUNT_CLOEXEC), ctypes.c_uint(0)), "mount of a tmpfs")
+
+
+def set_mount(mount: Fd, attributes: int, ids: Fd | None = None) -> None:
+    """Sets MOUNT_ATTR_* on `mount`; `ids` is a user namespace through whose maps its files' owners are then seen."""
+    if ids is not None:
+        attributes |= _MOUNT_ATTR_IDMAP
+    wanted = struct.pack("=QQQQ", attributes, 0, 0, ids.fileno() if ids else 0)
+    _system_call(
+        _MOUNT_SETATTR,
+        ctypes.c_int(mount.fileno()),
+        b"",
+        ctypes.c_uint(_AT_EMPTY_PATH),
+        wanted,
+        ctypes.c_size_t(len(wanted)),
+    )
+
+
+def place_mount(mount: Fd, path: bytes) -> None:
+    """Gives `mount` the place `path` in the calling thread's mount namespace."""
+    here = ctypes.c_int(_AT_FDCWD)
+    _system_call(_MOVE_MOUNT, ctypes.c_int(mount.fileno()), b"", here, path, ctypes.c_uint(_MOVE_MOUNT_F_EMPTY_PATH))
+
+
+def enter_mounts_of(process: Fd) -> None:
+    """Moves the calling thread, alone and for good, to the mount namespace and the root of `process`, a pidfd."""
+    _call("unshare", ctypes.c_int(_CLONE_FS))
+    _call("setns", ctypes.c_int(process.fileno()), ctypes.c_int(_CLONE_NEWNS))
+
+
+def _system_call(number: int, *arguments: object) -> int:
+    return _call("syscall", ctypes.c_long(number), *arguments)

@@ -19,7 +19,7 @@ from domward.protocol.channel import Channel, ChannelClosed, Received
 from domward.protocol.errors import ConfinementFailed, DomwardError, HelperDied, OperationFailed, ProtocolViolation
 from domward.protocol.fds import Fd
 from domward.protocol.layers import Layer
-from domward.protocol.messages import LauncherReady, Spawn, Spawned, SpawnFailed, StepFailed
+from domward.protocol.messages import HoldUserNamespace, LauncherReady, Spawn, Spawned, SpawnFailed, StepFailed
 
 from .children import Child
 from .config import Config
@@ -95,8 +95,8 @@ class Launcher:
         except TimeoutError:
             raise HelperDied("The launcher did not become ready in time.", status=None) from None
 
-    async def spawn(self, make_request: partial[Spawn], helper_end: Fd) -> NewProcess:
-        """Asks for a helper at the other end of `helper_end`, which stays the caller's."""
+    async def spawn(self, make_request: partial[Spawn] | partial[HoldUserNamespace], helper_end: Fd) -> NewProcess:
+        """Asks for a helper, or a holder, at the other end of `helper_end`, which stays the caller's."""
         async with self._places:
             answer = self._request(make_request, helper_end)
             try:
@@ -105,7 +105,9 @@ class Launcher:
                 await to_its_end(self._end_unwanted(answer))
                 raise
 
-    def _request(self, make_request: partial[Spawn], helper_end: Fd) -> asyncio.Future[NewProcess]:
+    def _request(
+        self, make_request: partial[Spawn] | partial[HoldUserNamespace], helper_end: Fd
+    ) -> asyncio.Future[NewProcess]:
         if not self.alive or self._channel is None:
             raise HelperDied("The launcher is gone.", status=None)
         number = next(self._requests)

@@ -8,8 +8,8 @@ An operation::
 
 A helper::
 
-    starting --verified--> idle --ordered-*--> opening | copying | reading | inspecting --answer--> answered
-        `------------------- death, from every state -------------------------------------------> dead
+    starting --verified--> idle --ordered-*--> opening | copying | reading | inspecting | running --answer--> answered
+        `------------------- death, from every state -----------------------------------------------------> dead
 
 Every cell is filled: what an operation does not take is REFUSE (the caller's fault), NOTHING (too late to matter) or
 IMPOSSIBLE; what a helper does not take is None, a violation. tests/unit/test_life_cycle.py walks all of them.
@@ -91,6 +91,7 @@ class HelperEvent(enum.Enum):
     ORDERED_COPYING = "ordered-copying"
     ORDERED_READING = "ordered-reading"
     ORDERED_INSPECTING = "ordered-inspecting"
+    ORDERED_RUNNING = "ordered-running"
     ANSWER = "answer"  # one of helper_states.ANSWERS came
     DEATH = "death"
 
@@ -101,6 +102,7 @@ ORDERS: dict[HelperState, HelperEvent] = {
     HelperState.COPYING: HelperEvent.ORDERED_COPYING,
     HelperState.READING: HelperEvent.ORDERED_READING,
     HelperState.INSPECTING: HelperEvent.ORDERED_INSPECTING,
+    HelperState.RUNNING: HelperEvent.ORDERED_RUNNING,
 }
 
 _NO_ORDER: dict[HelperEvent, HelperState | None] = dict.fromkeys(ORDERS.values())

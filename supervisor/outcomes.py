@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Callable
 
 from domward.protocol.errors import DomwardError, OperationCancelled, OperationFailed
@@ -19,13 +17,10 @@ def error_line(error: DomwardError) -> str:
 
 def outcome(work: Callable[[], int], fail: Callable[[DomwardError], int]) -> int:
     """The exit code of `work`, or that of `fail` with the error that it ended with. A signal is a wish to stop."""
-    # What helpers and the event loop log says nothing that the one line of an error does not say.
-    for name in ("domward", "asyncio"):
-        logging.getLogger(name).addHandler(logging.NullHandler())
     try:
         with interrupts.as_keyboard_interrupt():
             return work()
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except KeyboardInterrupt:
         return fail(OperationCancelled("Interrupted."))
     except DomwardError as error:
         return fail(error)

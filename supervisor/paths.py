@@ -41,3 +41,29 @@ CONTROL_SOCKET = Path("/run/domward/control.sock")
 
 #: Where the daemon keeps what consoles showed. Root only.
 CONSOLE_LOGS = Path("/var/log/domward/console")
+
+#: Where Xen's packages put pygrub; of several, the one that comes last by its version: Debian's has one a version.
+PYGRUB = ("/usr/lib/xen-*/bin/pygrub", "/usr/lib/xen/bin/pygrub", "/usr/libexec/xen/bin/pygrub", "/usr/bin/pygrub")
+
+LOOP_CONTROL = "/dev/loop-control"
+
+#: What a bootloader program sees of the host in the root of its helper: what lies below this folder.
+PROGRAMS = "/usr"
+
+#: In that root (`helpers/paths` has them too): places for the disk, or for a folder that holds it, and for a program
+#: that does not lie below PROGRAMS.
+PROGRAM_DISK_FOLDER = "/disk"
+PROGRAM_DISK = "/disk/image"
+PROGRAM_FILE = "/bootloader"
+
+#: The mounts of that root with the options that each must have besides nosuid; and those of hosts that have a folder
+#: where others have a link into PROGRAMS.
+PROGRAM_MOUNTS = {
+    "/": (b"ro", b"nodev", b"noexec"),
+    "/usr": (b"ro", b"nodev"),
+    "/dev": (b"ro", b"noexec"),
+    "/tmp": (b"nodev", b"noexec"),  # noqa: S108 - not the host's: a file system of the helper's own
+}
+PROGRAM_MOUNTS_OF_SOME = frozenset(
+    {"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc/ld.so.cache", "/etc/alternatives"}
+)

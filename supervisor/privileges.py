@@ -36,10 +36,16 @@ CONFINING: Mapping[Capability, str] = {
     **FILES,
     **{capability: f"a launcher started later {reason}" for capability, reason in LAUNCHER_KEEPS.items()},
     Capability.CHOWN: "makes a pty root's, that no later helper of the same uid can claim it",
-    Capability.MKNOD: "a launcher started later makes the ptmx of the pty helper's root",
+    Capability.MKNOD: "a launcher started later makes the devices of helpers' roots",
     Capability.AUDIT_WRITE: "writes completions to the kernel's audit",
     Capability.KILL: "ends helpers, which have uids of their own",
     Capability.SYS_PTRACE: "looks at a helper through proc; the system call itself is refused",
+}
+
+#: For running bootloader programs besides.
+RUNNING_PROGRAMS: Mapping[Capability, str] = {
+    **CONFINING,
+    Capability.SYS_CHROOT: "enters the root of a helper that runs a program, to put the disk there",
 }
 
 

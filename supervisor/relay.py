@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from dataclasses import dataclass
 
 from domward.protocol import limits
 from domward.protocol.channel import ChannelClosed
@@ -14,38 +13,11 @@ from domward.protocol.errors import HelperError, OperationCancelled, OperationFa
 from domward.protocol.fds import Fd
 from domward.protocol.messages import Copied, Copy, CopyFilter, CopyOutcome, CopySide, HelperKind, StopCopy
 
+from .console import Console
 from .helper import Helper, HelperHost
 from .helper_states import HelperState
+from .paths import NULL_DEVICE
 from .sinks import open_sink
-
-_LARGEST = 1000  # columns or rows, as the messages take them
-
-
-@dataclass(frozen=True, slots=True)
-class Console:
-    """Where a person sits: fd numbers that stay the caller's, and the size in characters."""
-
-    input: int
-    output: int
-    columns: int = 80
-    rows: int = 24
-
-    def __post_init__(self) -> None:
-        for name in ("input", "output", "columns", "rows"):
-            if type(getattr(self, name)) is not int:
-                raise UsageError(f"A console's {name} must be an integer, not {type(getattr(self, name)).__name__}.")
-        if self.input < 0 or self.output < 0:
-            raise UsageError(f"A console's fds must be 0 or more, not {self.input} and {self.output}.")
-        if not (0 < self.columns <= _LARGEST and 0 < self.rows <= _LARGEST):
-            raise UsageError(f"A console has 1 to {_LARGEST} columns and rows, not {self.columns} and {self.rows}.")
-
-    def require_open(self) -> None:
-        """Raises UsageError where one of the fds is not open: its number would soon be that of one of ours."""
-        for number in (self.input, self.output):
-            try:
-                os.fstat(number)
-            except OSError as error:
-                raise UsageError(f"The console's fd {number} cannot be used: {error.strerror}.") from None
 
 
 class Relay:
@@ -62,21 +34,28 @@ class Relay:
         """The helper."""
         return self._helper
 
-    async def start(self, master: Fd, console: Console, log: Fd | None = None) -> None:
-        """Relays between `master` and `console`; both stay the caller's, and so does a `log` to append to."""
+    async def start(self, master: Fd, console: Console | None, log: Fd | None = None) -> None:
+        """Relays between `master` and `console`; both stay the caller's, and so does a `log` to append to.
+
+        Without a `console` only the log gets what comes, and nothing is ever typed.
+        """
         if log is None:
             log = self._own_log = open_sink("console log")
         self._log = log
         log_bytes = self._host.config.budgets.log_bytes
         await self._helper.start(log_bytes + limits.TEXT_BYTES)
         order = Copy(
-            both=True,
+            both=console is not None,
             logged=True,
             log_bytes=log_bytes,
             limit_bytes=0,
             prefix=b"",
             filter=CopyFilter.TERMINAL,
         )
+        if console is None:
+            with Fd(os.open(NULL_DEVICE, os.O_WRONLY | os.O_CLOEXEC), "no console") as nowhere:
+                await self._helper.order(HelperState.COPYING, order, [master, nowhere, log])
+            return
         with _copy_of(console.output) as output, _copy_of(console.input) as keys:
             await self._helper.order(HelperState.COPYING, order, [master, output, keys, master, log])
 

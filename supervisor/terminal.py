@@ -15,13 +15,14 @@ from typing import Any
 from domward.protocol.errors import OperationFailed, UsageError
 
 from . import interrupts
-from .relay import Console
+from .console import Console
 
 #: What a step is called for people.
 STEPS = {
     "disk": "opening the disk",
     "console": "opening a console",
-    "helper": "confining the reader",
+    "helper": "confining the bootloader",
+    "program": "running the bootloader",
     "image": "reading the partition table and file systems",
     "configuration": "reading the boot configuration",
     "menu": "waiting for a choice",

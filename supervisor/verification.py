@@ -18,10 +18,13 @@ from domward.protocol.layers import NAMESPACE_FILES, Layer
 from domward.protocol.messages import HelperKind, Spawn
 from domward.protocol.privileges import LAUNCHER_KEEPS, capability_bits, capability_names
 
-from .paths import NULL_DEVICE, PROC
+from .paths import NULL_DEVICE, PROC, PROGRAM_MOUNTS, PROGRAM_MOUNTS_OF_SOME
 
 #: Layers that /proc does not show.
 UNSEEN = frozenset({Layer.SECUREBITS, Layer.PARENT_DEATH, Layer.LANDLOCK})
+
+_VIEW = (b"ro", b"nodev")
+_MOUNTS_BYTES = 64 * limits.KIB
 
 _SECCOMP_FILTER = "2"
 _STATUS_BYTES = 16 * limits.KIB
@@ -185,10 +188,26 @@ def _root(helper: _Helper) -> str:
     problem = _namespace(Layer.MOUNT)(helper)
     if problem:
         return problem
+    if helper.request.kind is HelperKind.PROGRAM:
+        return _mounts(helper.pid)
     root = f"{PROC}/{helper.pid}/root"
     expected = {"ptmx", "pts"} if helper.request.kind is HelperKind.PTY else set()
     found = set(os.listdir(root))
     return f"its root holds {sorted(found)}" if found != expected else ""
+
+
+def _mounts(pid: int) -> str:
+    """What is wrong with the mounts of a program's helper (helpers/program_root)."""
+    with open(f"{PROC}/{pid}/mountinfo", "rb") as file:
+        lines = [line.split() for line in file.read(_MOUNTS_BYTES).splitlines()]
+    found = {line[4].decode(): {*line[5].split(b",")} for line in lines}
+    if not PROGRAM_MOUNTS.keys() <= found.keys() <= PROGRAM_MOUNTS.keys() | PROGRAM_MOUNTS_OF_SOME:
+        return f"its mounts are {sorted(found)}"
+    for place, options in found.items():
+        wanted = {b"nosuid", *PROGRAM_MOUNTS.get(place, _VIEW)}
+        if wanted - options:
+            return f"{place} is mounted without {b','.join(sorted(wanted - options)).decode()}"
+    return ""
 
 
 def _pid_namespace(helper: _Helper) -> str:
@@ -206,7 +225,7 @@ def _rlimits(helper: _Helper) -> str:
         ("Max cpu time", helper.request.cpu_seconds),
         ("Max file size", helper.request.file_bytes),
         ("Max open files", limits.HELPER_FDS),
-        ("Max processes", 0),
+        ("Max processes", helper.request.processes),
         ("Max core file size", 0),
         ("Max locked memory", 0),
         ("Max msgqueue size", 0),

@@ -23,8 +23,8 @@ from collections.abc import Callable
 from domward.protocol import limits
 from domward.protocol.errors import RefusedError, UsageError
 
+from ..console import Console
 from ..events import Condition, Events, Watch
-from ..relay import Console
 from .replay import Replay
 
 _CHUNK = 64 * limits.KIB

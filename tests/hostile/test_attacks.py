@@ -6,6 +6,8 @@ Without seccomp the same attack must be stopped by the next layer, or the table 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 from support.arena import Arena
 from support.attacks.everything import ATTACKS, Attack
@@ -13,36 +15,37 @@ from support.attacks.table import CHECKS, Stop
 
 from domward.protocol.layers import Layer
 
-ATTACK = pytest.mark.parametrize("name", ATTACKS)
 
-
-def problems(attack: Attack, stops: dict[str, Stop], arena: Arena, *, seccomp: bool) -> list[str]:
+def problems(attack: Attack, stops: Mapping[str, Stop], arena: Arena, *, seccomp: bool) -> list[str]:
+    """Where the attack did not end as expected, or the host shows an effect."""
     found = []
     for kind, expected in stops.items():
         outcome = arena.outcome(attack.name, kind, seccomp=seccomp)
+        where = f"{kind}{'' if seccomp else ', without seccomp'}"
         if not outcome.is_one_of(expected.shows):
-            found.append(f"{kind}: {outcome.describe()}, and not one of {sorted(expected.shows)}")
+            found.append(f"{where}: {outcome.describe()}, and not one of {sorted(expected.shows)}")
         if expected.by != "nothing":
-            found += [f"{kind}: {line}" for line in outcome.differences]
+            found += [f"{where}: {line}" for line in outcome.differences]
     return found
 
 
-@ATTACK
+@pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_is_stopped_by_what_the_table_says_and_has_no_effect(name: str, arena: Arena) -> None:
-    assert problems(ATTACKS[name], dict(ATTACKS[name].by), arena, seccomp=True) == []
-
-
-@ATTACK
-def test_without_seccomp_the_next_layer_stops_it(name: str, arena: Arena) -> None:
-    assert problems(ATTACKS[name], dict(ATTACKS[name].without), arena, seccomp=False) == []
-
-
-@ATTACK
-def test_an_attack_names_what_is_known_and_says_what_its_success_would_gain(name: str) -> None:
     attack = ATTACKS[name]
+    found = problems(attack, attack.by, arena, seccomp=True) + problems(attack, attack.without, arena, seccomp=False)
+    assert not found, "\n".join(found)
+
+
+def test_the_table_names_what_is_known_and_says_what_a_success_would_gain() -> None:
     known = {layer.value for layer in Layer} | CHECKS.keys()
-    assert {expected.by for expected in (*attack.by.values(), *attack.without.values())} <= known
-    may_succeed = any("succeeded" in expected.shows for expected in attack.without.values())
-    assert bool(attack.gains) == may_succeed
-    assert all("succeeded" not in expected.shows for expected in attack.by.values())
-    assert attack.wants
+    for attack in ATTACKS.values():
+        stops = (*attack.by.values(), *attack.without.values())
+        assert {expected.by for expected in stops} <= known, attack.name
+        assert bool(attack.gains) == any("succeeded" in expected.shows for expected in stops), attack.name
+        assert attack.wants, attack.name
+
+
+def test_there_are_attacks_enough_for_every_kind_of_helper() -> None:
+    assert len(ATTACKS) >= 200
+    for kind in ("pty", "datacopier", "bootloader"):
+        assert sum(kind in attack.by for attack in ATTACKS.values()) >= 150, kind

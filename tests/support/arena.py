@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from domward.protocol.errors import DomwardError, HelperDied
@@ -19,32 +19,36 @@ from support.attacks.attacker import NOTEBOOK_BYTES, Notebook
 from support.attacks.everything import ATTACKS, Attack
 from support.hostile_host import HostileHost
 from support.planted import planted
+from support.soak import all_hashing_threads
 
-BUDGETS = Budgets(wall_seconds=30, term_grace_seconds=0.3, helper_cpu_seconds=2)
+BUDGETS = Budgets(wall_seconds=30, term_grace_seconds=0.3, helper_cpu_seconds=1, log_bytes=64 * 1024)
+HURRY_SECONDS = 1.0
 TESTS = Path(__file__).parents[1]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one attack ended. `shows` as in `attacks.table.Stop`; `differences` is what the host shows of it."""
+    """How one attack ended. `shows` as in `attacks.table.Stop`, as the process itself shows it; `code` is the
+    operation's error, or "delivered"; `differences` is what the host shows of it."""
 
     shows: str
     call: str
+    code: str
     report: tuple[str, ...]
     error: DomwardError | None
     differences: tuple[str, ...]
 
     def is_one_of(self, shows: frozenset[str]) -> bool:
         """Whether it ended so; a kernel that does not have the call at all stops it as well."""
-        return self.shows in shows or self.shows == "ENOSYS"
+        return bool({self.shows, self.code, "ENOSYS" if self.shows == "ENOSYS" else ""} & (shows | {"ENOSYS"}))
 
     def describe(self) -> str:
         """For a failed test."""
-        return f"{self.shows} at {self.call or '?'}; error {self.error!r}; notes {list(self.report)}"
+        return f"{self.shows} at {self.call or '?'}, {self.code}; error {self.error!r}; notes {list(self.report)}"
 
 
 class Arena:
-    """Two supervisors, with and without seccomp, one host of canaries, one notebook."""
+    """Supervisors with and without seccomp, and one in a hurry, one host of canaries, one notebook."""
 
     def __init__(self, folder: Path, host: HostileHost) -> None:
         self.host = host
@@ -60,17 +64,21 @@ class Arena:
         (folder / "without-seccomp").mkdir()
         no_seccomp = "\nkernel.seccomp_available = lambda: False"
         self._without_seccomp = planted(folder / "without-seccomp", code + no_seccomp)
-        self._supervisors: dict[bool, Supervisor] = {}
+        self._supervisors: dict[str, Supervisor] = {}
         self._seen: dict[tuple[str, str, bool], Outcome] = {}
         self._runner = asyncio.Runner()
 
     def open(self) -> None:
         """Starts the supervisors."""
-        for seccomp, python in ((True, self._python), (False, self._without_seccomp)):
-            layers = frozenset[Layer]() if seccomp else frozenset({Layer.SECCOMP})
-            config = Config(python=python, budgets=BUDGETS, optional_layers=layers)
-            self._supervisors[seccomp] = Supervisor(config)
-            self._runner.run(self._supervisors[seccomp].open())
+        optional = frozenset({Layer.SECCOMP})
+        for name, config in (
+            ("confined", Config(python=self._python, budgets=BUDGETS)),
+            ("hurried", Config(python=self._python, budgets=replace(BUDGETS, wall_seconds=HURRY_SECONDS))),
+            ("without seccomp", Config(python=self._without_seccomp, budgets=BUDGETS, optional_layers=optional)),
+        ):
+            self._supervisors[name] = Supervisor(config)
+            self._runner.run(self._supervisors[name].open())
+            self._runner.run(all_hashing_threads(self._supervisors[name]))
 
     def close(self) -> None:
         """Ends everything."""
@@ -89,11 +97,13 @@ class Arena:
     def _run(self, attack: Attack, kind: str, seccomp: bool) -> Outcome:
         before = self.host.state()
         self._notebook.order({"attack": attack.name, "kind": kind, "targets": self.host.targets()})
-        error = self._runner.run(self._operate(self._supervisors[seccomp]))
+        supervisor = "without seccomp" if not seccomp else "hurried" if attack.takes_its_time else "confined"
+        error = self._runner.run(self._operate(self._supervisors[supervisor]))
         differences = before.differences(self.host.state())
         report = self._notebook.report()
         shows, call = judged(report, error.status if isinstance(error, HelperDied) else None)
-        return Outcome(shows, call, tuple(report), error, tuple(differences))
+        code = error.code if error else "delivered"
+        return Outcome(shows, call, code, tuple(report), error, tuple(differences))
 
     async def _operate(self, supervisor: Supervisor) -> DomwardError | None:
         console = Console(self.host.slave, self.host.slave)
@@ -106,19 +116,19 @@ class Arena:
 
 def judged(report: list[str], status: int | None) -> tuple[str, str]:
     """What the notes and the exit status of a process say about its attack: how it shows, and the last call made."""
-    if not report:
-        return "nothing was tried", ""
     calls = [line.split()[1] for line in report if line.startswith("trying ")]
     call = calls[-1] if calls else ""
-    last = report[-1].split()
+    last = report[-1].split() if report else ["nothing"]
     if last[0] == "stopped":
         return last[2], last[1]
     if last[0] in ("prevented", "succeeded", "defect"):
         return last[0] if last[0] != "defect" else report[-1], call
+    if status == -signal.SIGSYS and last[0] == "trying":
+        return "SIGSYS", call
     if last[0] == "trying":
-        if status == -signal.SIGSYS:
-            return "SIGSYS", call
         expected = [line.split()[1] for line in report if line.startswith("expects ")]
         if expected and status == int(expected[-1]):
             return "succeeded", call
+    if status == -signal.SIGKILL:
+        return "SIGKILL", call
     return f"unclear, with status {status}", call

@@ -71,14 +71,14 @@ class Outcome:
         return f"{self.cell}: {self.name}{f' ({self.ending})' if isinstance(self.ending, Exception) else ''}"
 
 
-def cells_of(variant: Variant, moments: Sequence[str], but: Sequence[str], participant: str, action: str) -> list[Cell]:
-    """One for each of `moments` that is not among `but` and at which `participant` takes part."""
+def cells_of(variant: Variant, moments: Sequence[str], own: Sequence[str], participant: str, action: str) -> list[Cell]:
+    """One for each of `moments` that is among `own` and at which `participant` takes part."""
     if participant in {kind.value for kind in HelperKind}:
         made, dead = f"{participant} made", f"{participant} dead"
         if made not in moments:
             return []
         moments = moments[moments.index(made) : moments.index(dead)]
-    return [Cell(variant.name, moment, participant, action) for moment in moments if moment not in but]
+    return [Cell(variant.name, moment, participant, action) for moment in moments if moment in own]
 
 
 async def run(supervisor: Supervisor, variant: Variant, cell: Cell, undisturbed: object, folder: Path) -> Outcome:

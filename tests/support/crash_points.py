@@ -222,16 +222,22 @@ class Person:
 class Variant:
     """A kind of operation with one way to end.
 
-    `planted` is run in the launcher (`support.planted`). A variant that is `like` another one has cells only for those
-    moments that the other one does not have.
+    `program` is run instead of the built-in reader, `planted` in the launcher (`support.planted`). A variant that is
+    `like` another one has cells only for those moments that the other one does not have.
     """
 
     name: str
     inspects: bool = False
     keys: bytes = b""
     disk: str = "good"
+    program: str = ""
     planted: str = ""
     like: str = ""
+
+    @property
+    def has_console(self) -> bool:
+        """Whether a pty and a relay take part."""
+        return bool(self.keys or self.program)
 
     @contextlib.contextmanager
     def operation(self, supervisor: Supervisor, folder: Path) -> Iterator[Operation[Any]]:
@@ -239,6 +245,8 @@ class Variant:
         disk = folder / self.disk
         if self.inspects:
             yield supervisor.inspect_operation(disk)
+        elif self.program:
+            yield supervisor.bootloader_operation(BootRequest(disk=disk, bootloader=folder / self.program))
         elif not self.keys:
             yield supervisor.bootloader_operation(BootRequest(disk=disk))
         else:
@@ -246,12 +254,17 @@ class Variant:
                 yield supervisor.bootloader_operation(BootRequest(disk=disk, console=person.console))
 
 
+#: The lives that differ from each other; the other variants are ways in which one of them ends.
+LIVES = ("boot", "menu", "inspect", "program")
+
 VARIANTS = {
     variant.name: variant
     for variant in (
         Variant("boot"),
         Variant("menu", keys=b"\r"),
         Variant("inspect", inspects=True),
+        Variant("program", program="program", like="menu"),
+        Variant("program-that-fails", program="program-that-fails", like="program"),
         Variant("boot-of-a-bad-disk", disk="bad", like="boot"),
         Variant("inspect-of-a-bad-disk", inspects=True, disk="bad", like="inspect"),
         Variant("menu-left", keys=b"q", like="menu"),
@@ -260,10 +273,11 @@ VARIANTS = {
                 f"{name}-where-the-{kind.value}-logs-and-fails",
                 inspects=name == "inspect",
                 keys=keys,
+                program="program" if name == "program" else "",
                 like=name,
                 planted=(
                     "def fails(channel):\n"
-                    "    channel.receive((ReadBoot, InspectBoot, OpenPtys, Copy))\n"
+                    "    channel.receive((ReadBoot, InspectBoot, OpenPtys, Copy, RunProgram))\n"
                     "    channel.send(Log(level=LogLevel.INFO, line='about to fail'))\n"
                     f"    {'channel.send(DiskRemark(what=str()))' if name == 'inspect' else 'pass'}\n"
                     "    raise OSError(errno.EIO, 'Input/output error')\n"
@@ -275,12 +289,14 @@ VARIANTS = {
                 ("menu", b"\r", HelperKind.PTY),
                 ("menu", b"\r", HelperKind.DATACOPIER),
                 ("inspect", b"", HelperKind.BOOTLOADER),
+                ("program", b"", HelperKind.PROGRAM),
             )
         ),
         *(
             Variant(
                 f"{name}-where-the-{kind.value}-is-not-confined",
                 keys=keys,
+                program="program" if name == "program" else "",
                 like=name,
                 planted=(
                     "confine = launcher.confine\n"
@@ -295,6 +311,7 @@ VARIANTS = {
                 ("boot", b"", HelperKind.BOOTLOADER),
                 ("menu", b"\r", HelperKind.PTY),
                 ("menu", b"\r", HelperKind.DATACOPIER),
+                ("program", b"", HelperKind.PROGRAM),
             )
         ),
     )

@@ -28,7 +28,7 @@ from support.debian_kernel import cache_folder
 
 #: All that domward's package depends on, and an init system: nothing can be fetched in the machine.
 PACKAGES = ("systemd", "systemd-sysv", "python3", "python3-msgpack", "python3-psutil", "python3-prctl",
-    "python3-setproctitle", "python3-zstandard", "logrotate", "dash", "e2fsprogs")  # fmt: skip
+    "python3-setproctitle", "python3-zstandard", "dash", "e2fsprogs")  # fmt: skip
 BOOT_SECONDS = 120  # for a machine that is busy; it takes two otherwise
 RUN_SECONDS = 120
 
@@ -107,7 +107,7 @@ class DebianMachine:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is not None:
-            print(self.run("journalctl", "--no-pager", "--lines=200", check=False).stdout)
+            print(self.run("journalctl", "--no-pager", "--lines=60", check=False).stdout)
         self._ending.close()
 
     @staticmethod

@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import hashlib
 import os
+import re
 import select
 import shutil
 import signal
@@ -34,6 +35,8 @@ SECRET = "the canary sings at dawn"
 CANARY_KEY, OWN_KEY = 0x00D0A1D0, 0x00D0A1D1  # System V IPC
 DISK_BYTES = 65_536
 _SYSCTLS = ("kernel/hostname", "kernel/core_pattern", "kernel/randomize_va_space", "net/ipv4/ip_forward")
+# Beginnings of what drives a terminal: any escape but the sequences that move the cursor, erase and colour.
+_DRIVES = re.compile(rb"\x1b(?!\[[0-9;]*[ABCDHJKm]|\[\?25[hl]|\x1b).{0,8}|[\x80-\x9f]", re.DOTALL)
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _VICTIM = """
 import ctypes, signal, sys
@@ -51,6 +54,7 @@ class HostState:
     files: dict[str, tuple[object, ...]]
     victim: dict[str, object]
     terminal: tuple[object, ...]
+    driven: tuple[bytes, ...]
     callers: tuple[str, ...]
     mounts: str
     settings: tuple[str, ...]
@@ -119,6 +123,7 @@ class HostileHost:
             files={path.name: _file(path) for path in sorted(self.folder.iterdir())},
             victim=self._look_at_victim(),
             terminal=self._look_at_terminal(),
+            driven=self._take_shown(),
             callers=tuple(name for name, service in self._services.items() if _readable(service.fileno())),
             mounts=Path("/proc/self/mountinfo").read_text(),
             settings=tuple(Path("/proc/sys", name).read_text() for name in _SYSCTLS),
@@ -164,6 +169,13 @@ class HostileHost:
         fresh = os.open(os.ttyname(self.slave), os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC)
         os.close(fresh)
         return (settings, size, _readable(self.slave), os.get_blocking(self.slave), os.tcgetpgrp(self.master))
+
+    def _take_shown(self) -> tuple[bytes, ...]:
+        """What the person's terminal was told since the last look, beyond drawing."""
+        shown = b""
+        while _readable(self.master):
+            shown += os.read(self.master, 65_536)
+        return tuple(_DRIVES.findall(shown))
 
     def _make_ipc(self, stack: contextlib.ExitStack) -> None:
         flags = 0o1600

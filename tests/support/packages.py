@@ -29,6 +29,7 @@ class Source:
         self.run("git", "clone", "--quiet", "--no-hardlinks", REPOSITORY, self.path, folder=folder)
         if version:
             _replace(self.path / "src/domward/__init__.py", r'(?m)^__version__ = ".*"$', f'__version__ = "{version}"')
+            _replace(self.path / "packaging/rpm/domward.spec", r"(?m)^(Version: +).*$", rf"\g<1>{version}")
             _replace(self.path / "packaging/debian/changelog", r"\Adomward \(.*?\)", f"domward ({version})")
             self.run("git", "commit", "--quiet", "--all", "--message", "Another version")
 
@@ -45,6 +46,10 @@ class Source:
         self.run("packaging/build-deb", output)
         (found,) = output.glob("domward_*.deb")
         return found
+
+    def tracked(self) -> set[str]:
+        """The files that git tracks."""
+        return set(self.run("git", "ls-files", "-z").rstrip("\0").split("\0"))
 
     def status(self) -> str:
         """What git sees that is not committed."""

@@ -83,7 +83,7 @@ async def soak(count: int, config: Config, folder: Path) -> Soak:
     begin = time.monotonic()
     with watched():
         async with Supervisor(config) as supervisor:
-            await _all_hashing_threads(supervisor)
+            await all_hashing_threads(supervisor)
             windows = min(WINDOWS, count)
             edges = [count * place // windows for place in range(windows + 1)]
             for start, end in itertools.pairwise(edges):
@@ -93,7 +93,7 @@ async def soak(count: int, config: Config, folder: Path) -> Soak:
     return Soak(tuple(samples), endings)
 
 
-async def _all_hashing_threads(supervisor: Supervisor) -> None:
+async def all_hashing_threads(supervisor: Supervisor) -> None:
     """They are made one by one when there is work for them, whenever that is the case for the first time."""
     executor = supervisor._hashing
     assert executor is not None

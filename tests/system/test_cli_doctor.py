@@ -26,7 +26,7 @@ def test_every_layer_is_there() -> None:
     assert found["usable"] is True
     assert found["problem"] is None
     assert (found["kernel"], found["machine"]) == (os.uname().release, os.uname().machine)
-    assert found["helpers"] == ["pty", "datacopier", "bootloader"]
+    assert found["helpers"] == ["pty", "datacopier", "bootloader", "program"]
     assert [layer["layer"] for layer in found["layers"]] == [layer.value for layer in Layer]
     for layer in found["layers"]:
         assert set(layer) == {"layer", "state", "needed", "lost_without"}

@@ -34,11 +34,12 @@ from support.crash_cells import (
     surroundings,
     table,
 )
-from support.crash_points import VARIANTS, Variant, recorded, watched
+from support.crash_points import LIVES, VARIANTS, Variant, recorded, watched
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
 from support.guests import debian_disk
 from support.planted import planted
+from support.programs import DELIVERS, script
 
 from domward.protocol import limits
 from domward.protocol.messages import HelperKind, ReadStep
@@ -60,15 +61,18 @@ WORK = {
     HelperKind.PTY: {HelperState.OPENING},
     HelperKind.DATACOPIER: {HelperState.COPYING},
     HelperKind.BOOTLOADER: {HelperState.READING, HelperState.INSPECTING},
+    HelperKind.PROGRAM: {HelperState.RUNNING},
 }
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory, disks: DiskFactory, kernel: DebianKernel) -> Path:
-    """A disk that boots and one that does not."""
+    """A disk that boots and one that does not; a bootloader program that does its work and one that does not."""
     made = tmp_path_factory.mktemp("crash")
     (made / "good").symlink_to(disks.build(debian_disk(kernel=kernel)))
     (made / "bad").write_bytes(bytes(65536))
+    script(made / "program", DELIVERS)
+    script(made / "program-that-fails", "exit 3")
     return made
 
 
@@ -102,6 +106,15 @@ async def undisturbed_life(lives: dict[str, Recorded], name: str, tmp_path: Path
     return lives[name]
 
 
+async def own_moments(variant: Variant, lives: dict[str, Recorded], tmp_path: Path, folder: Path) -> list[str]:
+    """The moments of a life that the one that it is like does not have, and those in which each ends in its own way."""
+    seen, _ending = await undisturbed_life(lives, variant.name, tmp_path, folder)
+    if not variant.like:
+        return seen
+    others, _ending = await undisturbed_life(lives, variant.like, tmp_path, folder)
+    return [moment for moment in seen if moment in ENDINGS or moment not in others]
+
+
 def test_every_state_step_and_message_has_its_row(lives: dict[str, Recorded], tmp_path: Path, folder: Path) -> None:
     async def main() -> set[str]:
         found: set[str] = set()
@@ -131,7 +144,8 @@ def test_every_state_step_and_message_has_its_row(lives: dict[str, Recorded], tm
         (name, *condition)
         for name, variant in VARIANTS.items()
         for condition in CONDITIONS
-        if variant.keys or condition[0] not in ("pty", "datacopier")
+        if (variant.has_console or condition[0] not in ("pty", "datacopier"))
+        and (variant.program or condition[0] != "program")
     ],
 )
 def test_each_cell_has_one_completion_and_leaves_nothing(
@@ -140,11 +154,8 @@ def test_each_cell_has_one_completion_and_leaves_nothing(
     async def main() -> list[Outcome]:
         variant = VARIANTS[name]
         moments, undisturbed = await undisturbed_life(lives, name, tmp_path, folder)
-        but: list[str] = []
-        if variant.like:
-            seen, _ending = await undisturbed_life(lives, variant.like, tmp_path, folder)
-            but = [moment for moment in seen if moment not in ENDINGS]
-        cells = cells_of(variant, moments, but, participant, action)
+        own = await own_moments(variant, lives, tmp_path, folder)
+        cells = cells_of(variant, moments, own, participant, action)
         config = configured(variant, tmp_path)
         lived = with_few_deaths_of_launchers if participant == "launcher" else in_one_supervisor
         return await lived(config, variant, cells, undisturbed, folder)
@@ -218,13 +229,12 @@ def heir() -> Iterator[None]:
     prctl.set_child_subreaper(0)
 
 
-@pytest.mark.parametrize("name", [variant.name for variant in VARIANTS.values() if not variant.like])
+@pytest.mark.parametrize("name", LIVES)
 def test_a_supervisor_that_is_killed_takes_everything_with_it(
     name: str, heir: None, lives: dict[str, Recorded], tmp_path: Path, folder: Path
 ) -> None:
     variant = VARIANTS[name]
-    seen, _ending = asyncio.run(undisturbed_life(lives, name, tmp_path, folder))
-    left = iter(seen)
+    left = iter(asyncio.run(own_moments(variant, lives, tmp_path, folder)))
     while moments := list(islice(left, VICTIMS_AT_ONCE)):
         configs = [configured(variant, tmp_path / str(place)) for place in range(len(moments))]
         victims = [victim(variant, *pair, folder) for pair in zip(moments, configs, strict=True)]

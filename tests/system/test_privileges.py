@@ -68,7 +68,7 @@ def test_the_launcher_keeps_only_what_confining_takes() -> None:
             assert status(pid)["NoNewPrivs"] == "1"
             assert filters(pid) == filters("self") + 1
             assert status(pid)["Threads"] == "1"
-            assert sorted(os.listdir(f"/proc/{pid}/root")) == ["empty", "pty"]
+            assert sorted(os.listdir(f"/proc/{pid}/root")) == ["empty", "program", "pty"]
             assert sorted(os.listdir(f"/proc/{pid}/fd"), key=int) == ["0", "1", "2", "3"]
 
     asyncio.run(main())
@@ -278,4 +278,5 @@ def test_a_supervisor_in_somebodys_program_leaves_that_programs_privileges_alone
 def test_each_thing_that_is_kept_is_named_with_its_reason() -> None:
     assert set(privileges.CONFINING) == {Capability(number) for number in CONFINING}
     assert set(privileges.FILES) == {Capability.DAC_OVERRIDE}
-    assert all(privileges.CONFINING.values())
+    assert set(privileges.RUNNING_PROGRAMS) == set(privileges.CONFINING) | {Capability.SYS_CHROOT}
+    assert all(privileges.RUNNING_PROGRAMS.values())

@@ -13,7 +13,7 @@ import pytest
 
 import domward
 from domward.protocol import errors, limits
-from domward.protocol.errors import DiskError, DiskReason, DomwardError
+from domward.protocol.errors import DiskError, DiskReason, DomwardError, ProgramReason
 from domward.supervisor import cli
 
 PAGE = Path(__file__).parents[2] / "packaging" / "man" / "domward.1"
@@ -68,7 +68,8 @@ def test_every_code_is_listed_and_nothing_else_is() -> None:
     section = TEXT[TEXT.index(".SH DIAGNOSTICS") : TEXT.index(".SH LIMITS")]
     listed = set(re.findall(r"^\.BR ([a-z-]+) ", section, re.MULTILINE))
     codes = {kind.code for kind in error_classes() if kind is not DiskError}
-    assert listed == codes | {reason.value for reason in DiskReason} | {"out-of-memory"}
+    reasons = {reason.value for kind in (DiskReason, ProgramReason) for reason in kind}
+    assert listed == codes | reasons | {"out-of-memory"}
 
 
 def test_every_exit_code_is_listed() -> None:

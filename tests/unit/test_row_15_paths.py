@@ -72,4 +72,5 @@ def test_row_15_the_defaults_are_those_of_the_module_and_absolute() -> None:
     for module in (paths, helper_paths):
         for name, value in vars(module).items():
             if name.isupper():
-                assert Path(value).is_absolute(), name
+                for path in (value,) if isinstance(value, str | Path) else value:
+                    assert Path(path).is_absolute(), name

@@ -27,7 +27,8 @@ from domward.protocol.seccomp import Rule, compile_denials, compile_filter, lint
 from domward.protocol.syscall_numbers import NUMBERS
 
 MACHINE = os.uname().machine
-MOST_CALLS = {HelperKind.BOOTLOADER: 30, HelperKind.DATACOPIER: 20, HelperKind.PTY: 25}
+# A bootloader program is anybody's: it gets what ordinary programs use, and no more.
+MOST_CALLS = {HelperKind.BOOTLOADER: 30, HelperKind.DATACOPIER: 20, HelperKind.PTY: 25, HelperKind.PROGRAM: 160}
 SYSCALL = ctypes.CDLL(None, use_errno=True).syscall
 # What the child itself needs to report and end.
 NEEDED = "write -- the report\nexit_group -- the end\n"
@@ -64,6 +65,16 @@ def test_a_policy_is_clean_and_short(kind: HelperKind) -> None:
 
 
 @pytest.mark.parametrize("kind", list(HelperKind))
+def test_no_policy_lets_a_helper_out(kind: HelperKind) -> None:
+    forbidden = {"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_getfd", "kcmp", "seccomp", "chroot", "setns"}
+    forbidden |= {"mount", "umount2", "pivot_root", "open_tree", "move_mount", "fsopen", "fsmount", "mount_setattr"}
+    forbidden |= {"unshare", "clone3", "execveat", "socket", "socketpair", "connect", "bind", "memfd_create", "capset"}
+    forbidden |= {"setuid", "setresuid", "setgid", "setgroups", "personality", "keyctl", "add_key", "request_key"}
+    forbidden |= {"bpf", "perf_event_open", "userfaultfd", "io_uring_setup", "open_by_handle_at", "modify_ldt"}
+    assert not reachable(rules_of(kind)) & forbidden
+
+
+@pytest.mark.parametrize("kind", [kind for kind in HelperKind if kind is not HelperKind.PROGRAM])
 def test_no_policy_lets_a_helper_execute_connect_or_change_what_it_is(kind: HelperKind) -> None:
     forbidden = {"execve", "execveat", "clone", "clone3", "fork", "vfork", "ptrace", "socket", "connect", "bind"}
     forbidden |= {"mprotect", "prctl", "kill", "tgkill", "unlinkat", "mount", "setuid", "capset", "memfd_create"}
@@ -84,7 +95,7 @@ def test_every_jump_of_a_compiled_filter_stays_inside_and_every_path_returns(kin
             assert operand % 4 == 0
             assert operand < 64
         elif instruction & 7 == 6:
-            assert operand in (0x7FFF0000, 0x80000000)
+            assert operand in (0x7FFF0000, 0x80000000) or operand >> 16 == 5
     assert code[-1] == (6, 0, 0, 0x80000000)
 
 
@@ -92,7 +103,10 @@ def test_no_helper_may_call_what_the_launcher_is_refused_because_it_inherits_the
     refused = {rule.call: rule.conditions for rule in privileged_rules()}
     for kind in HelperKind:
         for rule in rules_of(kind):
-            assert rule.call not in refused or (rule.conditions and refused[rule.call] != rule.conditions), rule.call
+            if not rule.errno:  # that is refused either way
+                assert rule.call not in refused or (rule.conditions and refused[rule.call] != rule.conditions), (
+                    rule.call
+                )
 
 
 def test_the_policy_of_the_privileged_processes_is_clean() -> None:
@@ -127,7 +141,7 @@ def test_every_path_of_the_refusals_returns(machine: str) -> None:
         ("READ -- capitals", "CALL"),
         ("  read -- indented", "CALL"),
         ("read write -- two", "CALL"),
-        ("execve -- not in the table", "execve is not in the table"),
+        ("stime -- not in the table", "stime is not in the table"),
         ("read if arg0 = 1 -- one sign", "argN"),
         ("read if arg6 == 1 -- a seventh", "argN"),
         ("read if arg0 == 1 and -- half", "argN"),
@@ -277,7 +291,7 @@ TRIED = {
     "close": (2**32 - 1,),
     "socket": (1, 1, 0),
     "execve": (0, 0, 0),
-    "clone": (0, 0, 0, 0, 0),
+    "clone": (0x800, 0, 0, 0, 0),  # CLONE_SIGHAND without CLONE_VM
     "ptrace": (0, 0, 0, 0),
     "openat": (2**32 - 1, 0, os.O_RDWR | os.O_NOCTTY | os.O_CLOEXEC, 0),
     "mprotect": (0, 0, 0),
@@ -297,7 +311,7 @@ TRIED = {
 @pytest.mark.parametrize("name", sorted(TRIED))
 def test_the_real_policies_let_real_calls_through_or_kill(kind: HelperKind, name: str) -> None:
     architecture = pyseccomp.Arch.NATIVE
-    allowed = name in reachable(rules_of(kind))
+    allowed = name in {rule.call for rule in rules_of(kind)}  # or refused with an error: it lives
     lines = [line for line in policy_text(kind).splitlines() if not line.startswith(("write ", "exit_group "))]
     policy = "\n".join(lines) + "\n"
     assert survives(policy, pyseccomp.resolve_syscall(architecture, name), *TRIED[name]) is allowed

@@ -16,3 +16,8 @@ mkdir -p out
 cp /var/tmp/out/* out/
 # Nothing stays: no helper, no mount, no process of ours.
 ps -eo uid=,pid=,comm= | awk '$1 >= 1900000000' > leftovers
+# Domains with the real xl; ps above saw what the main job left, each check looks for itself.
+ln -s /opt/domward/bin/domward-bootloader /usr/bin/domward-bootloader
+rm /var/tmp/guest.img
+cp --sparse=always tiny.img menu.img /var/tmp/
+python3 xl_in_dom0.py xl.json

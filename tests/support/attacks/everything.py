@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from . import files, network, privileges, processes, resources, terminals
+from . import budgets, files, network, privileges, processes, protocol, resources, results, terminals
 from .table import ATTACKS, Attack
 
 THEMES = {
@@ -13,6 +13,9 @@ THEMES = {
     "network": network,
     "terminals": terminals,
     "resources": resources,
+    "budgets": budgets,
+    "protocol": protocol,
+    "results": results,
 }
 
 __all__ = ["ATTACKS", "THEMES", "Attack"]

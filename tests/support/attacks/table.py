@@ -5,9 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
-
-from .attacker import Attacker
+from typing import Any, NamedTuple
 
 #: What stops an attack and is no layer of the confinement.
 CHECKS = {
@@ -22,6 +20,10 @@ CHECKS = {
     "host setting": "a setting of this host's kernel",
     "nothing": "it succeeds, and is listed as such",
 }
+
+
+#: An attack takes an Attacker; one that no peer runs may ask for a HelperAttacker.
+Work = Callable[[Any], None]
 
 
 class Stop(NamedTuple):
@@ -55,11 +57,16 @@ class Attack:
     name: str
     theme: str
     wants: str
-    work: Callable[[Attacker], None]
+    work: Work
     by: Mapping[str, Stop]
     without: Mapping[str, Stop]
     gains: str
     peers: bool
+
+    @property
+    def takes_its_time(self) -> bool:
+        """Whether only the operation's time-out ends it."""
+        return any("timed-out" in expected.shows for expected in self.by.values())
 
 
 ATTACKS: dict[str, Attack] = {}
@@ -67,18 +74,19 @@ ATTACKS: dict[str, Attack] = {}
 
 def attack(
     *,
-    without: Stop | Mapping[str, Stop],
+    without: Stop | Mapping[str, Stop] | None,
     by: Stop | Mapping[str, Stop] = SECCOMP,
     kinds: tuple[str, ...] = ALL,
     peers: bool = True,
     gains: str = "",
-) -> Callable[[Callable[[Attacker], None]], Callable[[Attacker], None]]:
+) -> Callable[[Work], Work]:
     """Registers a function as an attack, named and described by the function's own name and docstring.
 
-    Where `by` or `without` is a mapping, the key "" stands for the kinds that it does not name.
+    Where `by` or `without` is a mapping, the key "" stands for the kinds that it does not name. `without` None says
+    that seccomp has no part in it, so that nothing is to be seen without it.
     """
 
-    def register(work: Callable[[Attacker], None]) -> Callable[[Attacker], None]:
+    def register(work: Work) -> Work:
         add(work, work.__name__.replace("_", "-"), work.__doc__ or "", without, by, kinds, peers, gains)
         return work
 
@@ -86,10 +94,10 @@ def attack(
 
 
 def add(
-    work: Callable[[Attacker], None],
+    work: Work,
     name: str,
     wants: str,
-    without: Stop | Mapping[str, Stop],
+    without: Stop | Mapping[str, Stop] | None,
     by: Stop | Mapping[str, Stop] = SECCOMP,
     kinds: tuple[str, ...] = ALL,
     peers: bool = True,
@@ -110,7 +118,11 @@ def add(
     )
 
 
-def _each(given: Stop | Mapping[str, Stop], kinds: tuple[str, ...], default: Stop | None = None) -> Mapping[str, Stop]:
+def _each(
+    given: Stop | Mapping[str, Stop] | None, kinds: tuple[str, ...], default: Stop | None = None
+) -> Mapping[str, Stop]:
+    if given is None:
+        return {}
     if isinstance(given, Stop):
         return dict.fromkeys(kinds, given)
     return {kind: given.get(kind) or given.get("") or default or given[kind] for kind in kinds}

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A real dom0: Xen 4.17 and Linux 6.1 (Debian 12), booted once in QEMU, without hardware help, for all tests here.
+
+The lab is a folder of scripts beside the repository (../shared/xenlab, or $DOMWARD_XENLAB). Its dom0 is built once and
+kept in the cache. The wheel and those of its dependencies are built here and installed there by pip; what the tests
+look at is written there, by in_dom0.sh, into the folder that both sides share.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.disks import DiskFactory, Fs, whole
+from support.guests import debian_disk
+
+REPOSITORY = Path(__file__).parents[2]
+DOM0_PYTHON = (3, 11)  # Debian 12's; compiled wheels must be for the same
+LAB_FILES = ("xen", "vmlinux", "vmlinuz", "dom0-initrd", "dom0.ext4")
+SECONDS = 1200  # a busy machine takes several times as long as an idle one
+MENU = """set default=0
+set timeout=60
+menuentry "first" {
+ linux /boot/vmlinuz console=hvc0 quiet lab=first
+ initrd /boot/initrd.img
+}
+menuentry "second" {
+ linux /boot/vmlinuz console=hvc0 quiet lab=second
+ initrd /boot/initrd.img
+}
+"""
+
+
+@pytest.fixture(scope="session")
+def lab() -> tuple[Path, dict[str, str]]:
+    """The lab's folder, and the environment to call its scripts with once its dom0 is built."""
+    folder = Path(os.environ.get("DOMWARD_XENLAB") or REPOSITORY.parent / "shared/xenlab")
+    if not (folder / "xenlab.sh").exists():
+        pytest.skip(f"this machine has no xenlab at {folder}")
+    if not shutil.which("mmdebstrap") or not shutil.which("qemu-system-x86_64"):
+        pytest.skip("this machine has no mmdebstrap and qemu-system-x86_64: packaging/install-dependencies lab")
+    work = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "domward-xenlab"  # the lab's own default
+    environment = dict(os.environ, W=str(work), TMO=str(SECONDS))
+    if not all((work / file).exists() for file in LAB_FILES):
+        subprocess.run([folder / "xenlab.sh", "build"], env=environment, check=True, capture_output=True)
+    return folder, environment
+
+
+@pytest.fixture(scope="session")
+def share(lab: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory, disks: DiskFactory) -> Path:
+    """The folder that dom0 sees: the job, the wheels and the guests."""
+    python = sys.executable if sys.version_info[:2] == DOM0_PYTHON else shutil.which("python3.11")
+    if python is None:
+        pytest.skip("this machine has no python3.11, for which the wheels of the lab's dom0 must be built")
+    share = tmp_path_factory.mktemp("share")
+    # pip's own wheel too: dom0 has none, and runs it from the file.
+    wheel = [python, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(share / "wheels"), str(REPOSITORY), "pip"]
+    subprocess.run(wheel, check=True, capture_output=True)
+    disks.copy(debian_disk("ext4", scheme="gpt", separate_boot=True), share / "guest.img")
+    folder, environment = lab
+    subprocess.run([folder / "mkguest.sh", share], env=environment, check=True, capture_output=True)
+    disks.copy(
+        whole(Fs("ext4", _linux(share, Path(environment["W"]), tmp_path_factory.mktemp("linux")))), share / "menu.img"
+    )
+    (share / "linux.img").unlink()
+    shutil.copy(Path(__file__).with_name("in_dom0.sh"), share / "run")
+    shutil.copy(Path(__file__).with_name("xl_in_dom0.py"), share)
+    return share
+
+
+def _linux(share: Path, work: Path, folder: Path) -> dict[str, Path | str]:
+    """The files of the lab's Linux guest, with a menu of two entries."""
+    dump = f"dump /boot/initrd.img {folder / 'initrd.img'}"
+    subprocess.run(["debugfs", "-R", dump, share / "linux.img"], check=True, capture_output=True)
+    return {
+        "boot/vmlinuz": work / "vmlinuz",
+        "boot/initrd.img": folder / "initrd.img",
+        "boot/grub/grub.cfg": MENU,
+    }
+
+
+@pytest.fixture(scope="session")
+def dom0(lab: tuple[Path, dict[str, str]], share: Path) -> Path:
+    """The shared folder once dom0 has done its job."""
+    folder, environment = lab
+    with (share / "console").open("wb") as console:
+        done = subprocess.run(
+            [folder / "xenlab.sh", "run", share], env=environment, stdout=console, stderr=console, check=False
+        )
+    shown = (share / "console").read_text(errors="replace")[-8000:]
+    assert done.returncode == 0, shown
+    return share
