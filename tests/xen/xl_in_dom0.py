@@ -284,6 +284,7 @@ def settled(before: dict[str, list[str]]) -> list[str]:
 
 def main() -> None:
     results: dict[str, Any] = {}
+    Path(sys.argv[1]).write_text("{}")
     before = state()
     for name in sys.argv[2:] or CHECKS:
         began = time.monotonic()
