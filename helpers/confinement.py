@@ -21,7 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from domward.protocol import limits
-from domward.protocol.layers import Layer
+from domward.protocol.layers import NAMESPACE_FILES, Layer
 from domward.protocol.messages import HelperKind, Spawn
 from domward.protocol.privileges import Capability
 
@@ -67,10 +67,11 @@ def prepare_roots() -> None:
     """Gives the launcher a mount namespace and a root of its own that holds nothing but the helpers' future roots.
 
     /empty is an empty, read-only file system. /pty holds a ptmx node and the host's devpts as pts: opening ptmx gives
-    a pty of the devpts that is mounted on the pts beside it, one that the host's programs can open too. /program is
-    described in `program_root`. Raises StepError.
+    a pty of the devpts that is mounted on the pts beside it, one that the host's programs can open too (but not in a
+    user namespace, where it is a devpts of its own). /program is described in `program_root`. Raises StepError.
     """
     try:
+        no_nodes = kernel.in_user_namespace()  # asked before the host's /proc is covered
         kernel.unshare(kernel.CLONE_NEWNS)
         kernel.mount(b"none", paths.ROOT.encode(), b"", kernel.MS_REC | kernel.MS_PRIVATE)
         harmless = kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC
@@ -84,15 +85,31 @@ def prepare_roots() -> None:
         kernel.mount(
             b"domward", pty.encode(), b"tmpfs", kernel.MS_NOSUID | kernel.MS_NOEXEC, b"mode=0555,size=4k,nr_inodes=8"
         )
-        os.mknod(pty + paths.PTMX, stat.S_IFCHR | 0o666, os.makedev(5, 2))
-        os.chmod(pty + paths.PTMX, 0o666)  # noqa: S103 - whatever the umask is: ptmx is open to all, as on every Linux
-        os.mkdir(pty + paths.PTS, 0o755)
-        kernel.mount(paths.DEVPTS.encode(), (pty + paths.PTS).encode(), b"", kernel.MS_BIND)
-        program_root.prepare(program)
+        _furnish_pty_root(pty, no_nodes)
+        if not no_nodes:  # elsewhere the supervisor starts no helper of this kind, and none would verify
+            program_root.prepare(program)
         os.chdir(paths.STAGING)
         kernel.pivot_here()
     except OSError as error:
         raise StepError("prepare-roots", error.errno or 0) from error
+
+
+def _furnish_pty_root(pty: str, no_nodes: bool) -> None:
+    """Nobody makes device nodes in a user namespace: there the root gets a devpts of its own, with its own ptmx."""
+    os.mkdir(pty + paths.PTS, 0o755)
+    if no_nodes:
+        options = b"newinstance,ptmxmode=0666,mode=0600"
+        kernel.mount(b"domward", (pty + paths.PTS).encode(), b"devpts", kernel.MS_NOSUID | kernel.MS_NOEXEC, options)
+        os.symlink(os.path.relpath(paths.PTS + paths.PTMX, paths.ROOT), pty + paths.PTMX)
+        return
+    os.mknod(pty + paths.PTMX, stat.S_IFCHR | 0o666, os.makedev(5, 2))
+    os.chmod(pty + paths.PTMX, 0o666)  # noqa: S103 - whatever the umask is: ptmx is open to all, as on every Linux
+    kernel.mount(paths.DEVPTS.encode(), (pty + paths.PTS).encode(), b"", kernel.MS_BIND)
+
+
+def missing_namespaces() -> tuple[Layer, ...]:
+    """The namespace layers that this kernel does not have, or whose number is limited to 0 here."""
+    return tuple(layer for layer, name in NAMESPACE_FILES.items() if not kernel.has_namespace(name))
 
 
 def namespaces(without: frozenset[Layer]) -> int:

@@ -125,6 +125,23 @@ def _clone(flags: int, exit_signal: int) -> tuple[int, int]:
     return pid, pidfd.value
 
 
+def in_user_namespace() -> bool:
+    """Whether this is not the first user namespace, which has every uid."""
+    with open(paths.UID_MAP, encoding="ascii") as file:
+        return file.read().split() != ["0", "0", str(2**32 - 1)]
+
+
+def has_namespace(name: str) -> bool:
+    """Whether a namespace of the kind that /proc calls `name` can be made: user_namespaces(7), namespaces(7)."""
+    if not os.path.exists(f"{paths.NAMESPACES}/{name}"):
+        return False
+    try:
+        with open(f"{paths.NAMESPACE_LIMITS}/max_{name}_namespaces", encoding="ascii") as file:
+            return int(file.read(32)) > 0
+    except FileNotFoundError:  # before Linux 4.9 there is no limit
+        return True
+
+
 def unshare(namespaces: int) -> None:
     """unshare(2)."""
     _c_call("unshare", ctypes.c_int(namespaces))

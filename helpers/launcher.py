@@ -39,7 +39,7 @@ from domward.protocol.messages import (
 from domward.protocol.privileges import LAUNCHER_KEEPS, privileged_filter
 
 from . import bootloader, datacopier, kernel, program, pty
-from .confinement import Host, StepError, confine, namespaces, prepare_roots
+from .confinement import Host, StepError, confine, missing_namespaces, namespaces, prepare_roots
 from .policies import policy_text
 
 CHANNEL_FD = 3
@@ -62,7 +62,6 @@ def main() -> int:
     """The launcher's life; returns its exit code."""
     setproctitle.setproctitle("domward: launcher")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    os.umask(0o022)  # not that of whoever started it: a helper enters the folders of its root as another user
     kernel.close_from(CHANNEL_FD + 1)
     channel = _channel_of(CHANNEL_FD, "launcher's channel", max_fds=1)
     try:
@@ -95,7 +94,9 @@ def _prepare() -> Host:
     kernel.set_parent_death_signal(signal.SIGKILL)
     kernel.last_capability()
     landlock_abi = kernel.landlock_abi()
-    missing = []
+    missing = [*missing_namespaces()]
+    if Layer.MOUNT in missing:
+        raise StepError(Layer.MOUNT.value, errno.ENOSYS)  # without it there are no roots, for any layer
     if landlock_abi == 0:
         missing.append(Layer.LANDLOCK)
     if not kernel.seccomp_available():

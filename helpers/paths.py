@@ -12,6 +12,9 @@ ROOT = "/"
 STAGING = "/proc"
 LAST_CAPABILITY = "/proc/sys/kernel/cap_last_cap"
 DEVPTS = "/dev/pts"
+UID_MAP = "/proc/self/uid_map"
+NAMESPACES = "/proc/self/ns"
+NAMESPACE_LIMITS = "/proc/sys/user"
 
 #: In the launcher's root: the helpers' future roots.
 EMPTY_ROOT = "/empty"

@@ -3,23 +3,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from collections.abc import Callable
 
-from . import paths
+from domward.protocol.errors import DomwardError
+
+from . import paths, user_namespace
 from .launcher_process import LauncherProcess
 from .streams import fill_closed
 
 
-def begin(work: Callable[[LauncherProcess | None], int], *, confines: bool) -> int:
+def begin(work: Callable[[LauncherProcess | None], int], *, confines: bool, ordinary: bool = False) -> int:
     """Runs `work` with a launcher that it may take over, where it `confines` helpers, and returns its exit code.
 
-    `work` loads what it needs when it is called. A launcher that it does not take is ended.
+    `work` loads what it needs when it is called. A launcher that it does not take is ended. The process of `ordinary`
+    users becomes root of a user namespace before that; where it cannot, `user_namespace.settings` says so later.
     """
     # A wish to stop waits until there is somebody to see to it; the launcher starts with no signal blocked.
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     fill_closed()
+    if confines and ordinary and os.geteuid() != 0:
+        with contextlib.suppress(DomwardError):
+            user_namespace.enter()
     process = _early_launcher() if confines else None
     try:
         return work(process)

@@ -146,6 +146,16 @@ class Child:
         return os.waitstatus_to_exitcode(wait_status) if mask & _PIDFD_INFO_EXIT else None
 
 
+def pidfds_tell() -> bool:
+    """Whether a pidfd tells of its process (PIDFD_GET_INFO, Linux 6.13), tried with this one's own."""
+    with Fd(os.pidfd_open(os.getpid()), "probe") as own:
+        try:
+            fcntl.ioctl(own.fileno(), _PIDFD_GET_INFO, bytearray(_PIDFD_INFO.size))
+        except OSError:
+            return False
+    return True
+
+
 def kill_unwatched(pidfd: Fd) -> None:
     """Kills, reaps and closes a child that nobody will watch."""
     with pidfd, contextlib.suppress(ProcessLookupError, ChildProcessError):

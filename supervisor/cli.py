@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import domward
 from domward.protocol import limits
-from domward.protocol.errors import DomwardError, OperationCancelled, UsageError, printable
+from domward.protocol.errors import DomwardError, OperationCancelled, RefusedError, UsageError, printable
 from domward.protocol.layers import Layer
 
-from . import arguments, cli_audit, cli_control, interrupts, privileges, programs, report
+from . import arguments, cli_audit, cli_control, interrupts, privileges, programs, report, user_namespace
 from .audit.place import default_log
 from .bootloader import BootRequest, BootResult, InspectResult
 from .config import Budgets, Config
@@ -60,7 +60,7 @@ def _run_command(given: Sequence[str], process: LauncherProcess | None, *, own: 
         return 0
     options.process = process
     if own:
-        privileges.give_up(options.keeps, options.optional_layers)
+        privileges.give_up(options.keeps, options.may_lack or options.optional_layers)
     code: int = options.action(options)
     return code
 
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs a Xen guest's bootloader in confined, throw-away helper processes.",
         allow_abbrev=False,
     )
-    parser.set_defaults(keeps=privileges.FILES, optional_layers=frozenset())
+    parser.set_defaults(keeps=privileges.FILES, optional_layers=[], may_lack=())
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
@@ -141,7 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     cli_control.add_to(commands)
 
     doctor = commands.add_parser("doctor", help="report which layers of confinement this host has", allow_abbrev=False)
-    doctor.set_defaults(action=_doctor, keeps=privileges.CONFINING, optional_layers=frozenset(Layer))
+    doctor.set_defaults(action=_doctor, keeps=privileges.CONFINING, may_lack=tuple(Layer))
+    _add_layers(doctor)
     doctor.add_argument("--json", action="store_true", help="print one object for programs")
     cli_audit.add_to(commands)
     return parser
@@ -158,6 +159,28 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
     audit.add_argument("--audit-log", metavar="FILE", type=Path, help="the audit log (default: this host's)")
     audit.add_argument("--no-audit", action="store_true", help="keep no record of this run")
     cli_control.add_daemon_options(parser)
+    _add_layers(parser)
+
+
+def _add_layers(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--optional-layer",
+        metavar="LAYER",
+        dest="optional_layers",
+        action="append",
+        type=_layer,
+        default=[],
+        help="do without LAYER, as 'domward doctor' names it, where this host lacks it; may be repeated",
+    )
+
+
+def _layer(text: str) -> Layer:
+    try:
+        return Layer(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"{printable(text)} is no layer; there are {', '.join(layer.value for layer in Layer)}"
+        ) from None
 
 
 def _seconds(text: str) -> float:
@@ -195,6 +218,11 @@ def _run(options: argparse.Namespace) -> int:
         offset=options.offset,
         image_format=options.format,
     )
+    if request.runs_program and user_namespace.entered():
+        raise RefusedError(
+            "Only root can run a bootloader program: its disk takes a mount or a device node of root's.",
+            advice="Use 'builtin', or have the daemon do it (--daemon).",
+        )
     if options.log_dir is not None and not (options.interactive or request.runs_program):
         raise UsageError("--log-dir keeps what --interactive shows.", advice="Give both, or neither.")
     config = _config(options)
@@ -238,7 +266,13 @@ async def _look(options: argparse.Namespace) -> InspectResult:
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    diagnosis = interrupts.run(diagnose(Config(), options.process))
+    settings, problem = user_namespace.Settings(), None
+    try:
+        settings = user_namespace.settings()
+    except DomwardError as error:
+        problem = error
+    config = Config(optional_layers=frozenset(options.optional_layers), **settings)
+    diagnosis = interrupts.run(diagnose(config, options.process, problem))
     if options.json:
         print_result([report.to_json(report.doctor_json(diagnosis))])
     else:
@@ -255,6 +289,8 @@ def _config(options: argparse.Namespace) -> Config:
         budgets=Budgets(wall_seconds=options.timeout),
         log_directory=None if kept is None else Path.cwd() / kept,
         audit_log=_audit_log(options),
+        optional_layers=frozenset(options.optional_layers),
+        **user_namespace.settings(),
     )
 
 

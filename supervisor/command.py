@@ -25,4 +25,4 @@ def main() -> int:
         return cli.main(given, process, own=True)
 
     confines = bool(_CONFINING.intersection(given[:1])) and not _NOT_CONFINING.intersection(given)
-    return begin(work, confines=confines)
+    return begin(work, confines=confines, ordinary=True)

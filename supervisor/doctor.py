@@ -6,18 +6,24 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from domward.protocol.channel import Channel
 from domward.protocol.errors import ConfinementUnavailable, DomwardError
 from domward.protocol.layers import LOST_WITHOUT, Layer
 from domward.protocol.messages import HelperKind
+from domward.protocol.privileges import LAUNCHER_KEEPS, Capability, capability_bits, capability_names
 
+from . import kernel, privileges, user_namespace
+from .cgroups import cgroup_delegated
+from .children import pidfds_tell
 from .config import Config
 from .helper import Helper
 from .launcher_process import LauncherProcess
+from .sinks import memfds_can_be_sealed_from_execution
 from .supervisor import Supervisor
-from .verification import UNSEEN, Verified
+from .verification import UNSEEN, Privileges, Verified
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +50,29 @@ class FeatureReport:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcessReport:
+    """One of the privileged processes, "supervisor" or "launcher", as /proc shows it.
+
+    `state` is "cut" where it has given up all that it does not need, "whole" where it has not (a supervisor inside
+    somebody's program, whose privileges are that program's), and "unknown" where it could not be looked at.
+    `capabilities` are those in any of its sets; `refused` says whether calls that it never needs are refused to it.
+    """
+
+    name: str
+    state: str
+    capabilities: tuple[str, ...]
+    no_new_privs: bool
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Diagnosis:
     """What `domward doctor` says. `problem` is the error that kept helpers from starting, if any did."""
 
     kernel: str
     machine: str
     layers: tuple[LayerReport, ...]
+    processes: tuple[ProcessReport, ...]
     features: tuple[FeatureReport, ...]
     helpers: tuple[str, ...]
     problem: DomwardError | None
@@ -69,17 +92,27 @@ class Diagnosis:
         return self.error is None
 
 
-async def diagnose(config: Config, process: LauncherProcess | None = None) -> Diagnosis:
-    """Tries everything. Never raises for what the host lacks; that is what it reports."""
+async def diagnose(
+    config: Config, process: LauncherProcess | None = None, problem: DomwardError | None = None
+) -> Diagnosis:
+    """Tries everything. Never raises for what the host lacks; that is what it reports.
+
+    Where a `problem` is known beforehand that keeps helpers from starting, none is tried.
+    """
     verified: list[Verified] = []
-    problem: DomwardError | None = None
     probing = replace(config, optional_layers=frozenset(Layer))
     landlock_abi = 0
+    launcher: Privileges | None = None
     try:
+        if problem is not None:
+            raise problem
         async with Supervisor(probing, process) as supervisor:
             host = await supervisor.host()
+            launcher = host.launcher.privileges
             landlock_abi = (await host.launcher.ready()).landlock_abi
-            for kind in HelperKind:
+            # A program's disk takes device nodes, which nobody makes in a user namespace of an ordinary user.
+            kinds = [kind for kind in HelperKind if kind is not HelperKind.PROGRAM or not user_namespace.entered()]
+            for kind in kinds:
                 helper = Helper(kind, "doctor", host)
                 try:
                     await helper.start()
@@ -94,6 +127,10 @@ async def diagnose(config: Config, process: LauncherProcess | None = None) -> Di
         kernel=system.release,
         machine=system.machine,
         layers=tuple(_layer(layer, verified, config) for layer in Layer),
+        processes=(
+            _process("supervisor", Privileges.of(os.getpid()), privileges.RUNNING_PROGRAMS),
+            _process("launcher", launcher, LAUNCHER_KEEPS),
+        ),
         features=_features(landlock_abi),
         helpers=tuple(kind.value for kind in list(HelperKind)[: len(verified)]),
         problem=problem,
@@ -111,6 +148,17 @@ def _layer(layer: Layer, verified: list[Verified], config: Config) -> LayerRepor
     return LayerReport(layer, state, layer not in config.optional_layers, LOST_WITHOUT[layer])
 
 
+def _process(name: str, seen: Privileges | None, keeps: Mapping[Capability, str]) -> ProcessReport:
+    if seen is None:
+        return ProcessReport(name, "unknown", (), no_new_privs=False, refused=False)
+    # The launcher has tried it as it started, or there would be none.
+    refused = seen.filters > 0 and (name == "launcher" or not kernel.refused_call_passes())
+    cut = not seen.most & ~capability_bits(keeps) and seen.no_new_privs and refused
+    return ProcessReport(
+        name, "cut" if cut else "whole", capability_names(seen.most), no_new_privs=seen.no_new_privs, refused=refused
+    )
+
+
 def _features(landlock_abi: int) -> tuple[FeatureReport, ...]:
     return (
         FeatureReport(
@@ -125,10 +173,23 @@ def _features(landlock_abi: int) -> tuple[FeatureReport, ...]:
         ),
         FeatureReport(
             "pidfd-exit-info",
-            _release() >= (6, 15),
+            _release() >= (6, 15) and pidfds_tell(),
             "the status of a child that the host application reaped stays unknown",
         ),
-        FeatureReport("memfd-noexec-seal", _release() >= (6, 3), "results are sealed, but could be made executable"),
+        FeatureReport(
+            "memfd-noexec-seal",
+            memfds_can_be_sealed_from_execution(),
+            "results are sealed, but could be made executable",
+        ),
+        FeatureReport("close-range", kernel.has_close_range(), "no launcher starts, and nothing is confined"),
+        FeatureReport(
+            "user-namespaces", user_namespace.allowed(), "an ordinary user cannot confine helpers, only root can"
+        ),
+        FeatureReport(
+            "cgroup-v2-delegated",
+            cgroup_delegated(),
+            "what helpers use is bounded by the resource limits of each, which hold in any case",
+        ),
     )
 
 

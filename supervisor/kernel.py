@@ -24,6 +24,7 @@ _CLOCK_MONOTONIC = 1  # <linux/time.h>
 _TFD_FLAGS = os.O_CLOEXEC | os.O_NONBLOCK  # TFD_CLOEXEC, TFD_NONBLOCK
 _NANOSECONDS = 1_000_000_000
 
+_CLOSE_RANGE = 436
 _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
 _CLONE_FS, _CLONE_NEWNS = 0x200, 0x20000  # <linux/sched.h>
 _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000  # <linux/fcntl.h>
@@ -33,6 +34,7 @@ _FSOPEN_CLOEXEC, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE, _FSMOUNT_CLOEXEC = 
 MOUNT_ATTR_RDONLY, MOUNT_ATTR_NOSUID, MOUNT_ATTR_NODEV, MOUNT_ATTR_NOEXEC = 1, 2, 4, 8
 _MOUNT_ATTR_IDMAP = 0x100000
 _LONGEST_SECONDS = 86_400.0  # a deadline further off is looked at again after a day
+CLONE_NEWUSER = 0x10000000  # <linux/sched.h>
 _CAPABILITY_VERSION_3 = 0x20080522  # <linux/capability.h>
 _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 23, 24, 38  # <linux/prctl.h>
 _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
@@ -84,6 +86,11 @@ def _prctl(option: int, *arguments: int) -> int:
     return _call("prctl", ctypes.c_int(option), *(ctypes.c_ulong(argument) for argument in four))
 
 
+def unshare(namespaces: int) -> None:
+    """unshare(2), with CLONE_NEW* bits."""
+    _call("unshare", ctypes.c_int(namespaces))
+
+
 def drop_bounding_set(but: Collection[Capability]) -> None:
     """Empties the bounding set except for `but`."""
     for capability in range(64):
@@ -124,6 +131,15 @@ def load_seccomp_filter(program: bytes) -> None:
     buffer = ctypes.create_string_buffer(program, len(program))
     descriptor = ctypes.create_string_buffer(struct.pack("@HxxxxxxQ", len(program) // 8, ctypes.addressof(buffer)), 16)
     _prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(descriptor))
+
+
+def has_close_range() -> bool:
+    """Whether there is close_range(2), Linux 5.9: closes the fds from the highest possible number on, so none."""
+    try:
+        _system_call(_CLOSE_RANGE, ctypes.c_uint(2**32 - 1), ctypes.c_uint(2**32 - 1), ctypes.c_uint(0))
+    except OSError:
+        return False
+    return True
 
 
 def refused_call_passes() -> bool:

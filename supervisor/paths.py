@@ -15,11 +15,27 @@ PYTHON = Path(sys.executable)
 #: What is run to start the launcher: the supervisor's own neighbour, so that both sides are of one version.
 LAUNCHER = Path(__file__).parents[1] / "helpers" / "start_launcher.py"
 
+#: The same for an ordinary user: a folder "domward" in that of the login session, else "domward-UID" in the other.
+USER_SESSIONS = Path("/run/user")
+TEMPORARY = Path("/tmp")  # noqa: S108 - only with a name of the user's own there, which is checked to be the user's
+
+#: Ranges of uids that belong to ordinary users, and the programs that map them.
+SUBUID, SUBGID = Path("/etc/subuid"), Path("/etc/subgid")
+NEWUIDMAP, NEWGIDMAP = Path("/usr/bin/newuidmap"), Path("/usr/bin/newgidmap")
+
 NULL_DEVICE = "/dev/null"
 
 #: Where pygrub puts its files unless it is told: xenopsd takes them from there alone.
 PYGRUB_OUTPUT = Path("/var/run/xen/pygrub")
 PROC = Path("/proc")
+
+#: This process's place in the unified cgroup tree, and where that is mounted.
+OWN_CGROUP = PROC / "self/cgroup"
+CGROUPS = Path("/sys/fs/cgroup")
+
+#: This process's user namespace, and how many more there may be: user_namespaces(7).
+USER_NAMESPACE, MOST_USER_NAMESPACES = PROC / "self/ns/user", PROC / "sys/user/max_user_namespaces"
+UID_MAP, GID_MAP, SETGROUPS = PROC / "self/uid_map", PROC / "self/gid_map", PROC / "self/setgroups"
 
 #: The host's identities, proc(5) and machine-id(5).
 BOOT_ID = PROC / "sys/kernel/random/boot_id"

@@ -160,6 +160,16 @@ def doctor_json(diagnosis: Diagnosis) -> dict[str, Any]:
             }
             for layer in diagnosis.layers
         ],
+        "processes": [
+            {
+                "process": process.name,
+                "state": process.state,
+                "capabilities": list(process.capabilities),
+                "no_new_privs": process.no_new_privs,
+                "calls_refused": process.refused,
+            }
+            for process in diagnosis.processes
+        ],
         "features": [
             {"feature": feature.name, "present": feature.present, "without": feature.without}
             for feature in diagnosis.features
@@ -176,6 +186,9 @@ def doctor_text(diagnosis: Diagnosis) -> Iterator[str]:
     for layer in diagnosis.layers:
         missing = f"  without it, {layer.lost}" if layer.state == "missing" else ""
         yield f"{layer.layer.value:20} {layer.state}{missing}"
+    for process in diagnosis.processes:
+        held = ": " + (" ".join(process.capabilities) or "no capabilities") if process.state != "unknown" else ""
+        yield f"{process.name:20} {process.state}{held}"
     for feature in diagnosis.features:
         yield f"{feature.name:20} {'present' if feature.present else f'absent: {feature.without}'}"
     if diagnosis.problem is not None:

@@ -50,6 +50,15 @@ def open_sink(name: str) -> Fd:
         raise OperationFailed(f"The {name} sink could not be made: {error.strerror}.") from error
 
 
+def memfds_can_be_sealed_from_execution() -> bool:
+    """Whether a memfd can be made that nobody can ever execute: Linux 6.3, tried."""
+    try:
+        os.close(os.memfd_create("probe", os.MFD_CLOEXEC | _MFD_NOEXEC_SEAL))
+    except OSError:
+        return False
+    return True
+
+
 def freeze(sink: Fd, helper: str) -> int:
     """Makes the content of `sink` final, also for a helper that still holds it, and returns its size. Idempotent.
 

@@ -36,6 +36,7 @@ from .launchers import Launchers
 from .leases import UidLeases
 from .missing_layers import require_optional
 from .operations import Operation
+from .user_namespace import missing_layers
 
 _HASH_THREADS = 2  # kernel and ramdisk of one operation at once
 
@@ -59,6 +60,7 @@ class Supervisor:
         self._hashing: ThreadPoolExecutor | None = None
         self._operations: set[Operation[BootResult] | Operation[InspectResult]] = set()
         self._stuck: list[Child] = []
+        self._unmapped: frozenset[Layer] = frozenset()
         self._closed = False
         self._trail: AuditTrail | None = None
         self._told_missing: frozenset[Layer] = frozenset()
@@ -101,9 +103,11 @@ class Supervisor:
         )
         if os.geteuid() != 0:
             raise ConfinementUnavailable(
-                "Confining helpers takes root: own uids and namespaces.", advice="Run domward as root, or with sudo."
+                "Confining helpers takes root: own uids and namespaces.",
+                advice="Run this as root, or with sudo; or the command domward, which makes itself a user namespace.",
             )
         try:
+            self._unmapped = missing_layers(self.config.uid_base, self.config.uid_count)
             self._events = Events(self._loop)
             self._leases = UidLeases(self.config.state_directory, self.config.uid_base, self.config.uid_count)
             self._launchers = Launchers(self.config, self._events, self._process)
@@ -237,7 +241,7 @@ class Supervisor:
         return HelperHost(self.config, self._events, self._leases, launcher, missing, self._stuck, trail)
 
     def _missing(self, ready: LauncherReady) -> frozenset[Layer]:
-        missing = frozenset(ready.missing) | self.config.absent_layers
+        missing = frozenset(ready.missing) | self.config.absent_layers | self._unmapped
         require_optional(missing, self.config.optional_layers)
         return missing
 

@@ -32,6 +32,7 @@ from domward.protocol import limits
 from domward.protocol.errors import AuditUnavailable, printable
 from domward.protocol.fds import Fd
 
+from .. import user_namespace
 from .head import Checkpoint, HeadFile
 from .lock import LogLock
 from .record import NO_HASH, Actor, Detail, Entry, Event, Outcome, Place, boot_id, machine_id, make_entry, rfc3339
@@ -205,7 +206,7 @@ class AuditLog:
         except FileNotFoundError:
             made = os.open(name, flags | os.O_CREAT | os.O_EXCL, _FILE_MODE, dir_fd=self._folder.fileno())
             file = Fd(made, "audit log")
-            if os.geteuid() == 0:
+            if user_namespace.caller()[0] == 0:
                 with contextlib.suppress(KeyError):  # without the group, the log is its owner's alone
                     os.fchown(file.fileno(), 0, grp.getgrnam(AUDIT_GROUP).gr_gid)
             os.fchmod(file.fileno(), _FILE_MODE)

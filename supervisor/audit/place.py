@@ -10,7 +10,7 @@ from pathlib import Path
 
 from domward.protocol.errors import AuditUnavailable
 
-from .. import paths
+from .. import paths, user_namespace
 
 _BELOW_HOME = (".local", "state", "domward")
 _FOLDER_MODE = 0o700
@@ -21,7 +21,7 @@ def default_log() -> Path:
 
     Its folders are made where they are missing and can be. Raises AuditUnavailable for a user without a home.
     """
-    uid = os.geteuid()
+    uid, _gid = user_namespace.caller()
     if uid == 0:
         return paths.AUDIT_LOG
     try:

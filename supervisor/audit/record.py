@@ -21,7 +21,7 @@ from typing import Any
 from domward.protocol import limits
 from domward.protocol.text import printable
 
-from .. import paths
+from .. import paths, user_namespace
 
 #: What the first record of a chain names as the one before it.
 NO_HASH = "0" * 64
@@ -85,7 +85,7 @@ class Actor:
     @classmethod
     def this_process(cls) -> Actor:
         """This process; uid and gid are the real ones."""
-        return cls.of_process(os.getpid(), os.getuid(), os.getgid())
+        return cls.of_process(os.getpid(), *user_namespace.caller())
 
     @classmethod
     def of_process(cls, pid: int, uid: int, gid: int) -> Actor:

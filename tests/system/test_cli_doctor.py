@@ -12,9 +12,12 @@ from support.installation import Installation
 from domward.protocol.layers import LOST_WITHOUT, Layer
 from domward.supervisor.config import Config
 from domward.supervisor.doctor import diagnose
+from domward.supervisor.privileges import CONFINING
 from domward.supervisor.report import doctor_json, doctor_text
 
-KEYS = {"config", "usable", "kernel", "machine", "layers", "features", "helpers", "problem"}
+KEYS = {"config", "usable", "kernel", "machine", "layers", "processes", "features", "helpers", "problem"}
+FEATURES = ["landlock-abi-6", "so-passpidfd", "pidfd-exit-info", "memfd-noexec-seal", "close-range", "user-namespaces",
+    "cgroup-v2-delegated"]  # fmt: skip
 TRIED = {"securebits", "parent-death-signal", "landlock"}
 
 
@@ -34,8 +37,15 @@ def test_every_layer_is_there() -> None:
         assert layer["lost_without"] == LOST_WITHOUT[Layer(layer["layer"])]
         if layer["layer"] != "landlock":
             assert layer["state"] == ("tried" if layer["layer"] in TRIED else "verified")
+    assert [feature["feature"] for feature in found["features"]] == FEATURES
     for feature in found["features"]:
         assert set(feature) == {"feature", "present", "without"}
+    supervisor, launcher = found["processes"]
+    for process in (supervisor, launcher):
+        assert set(process) == {"process", "state", "capabilities", "no_new_privs", "calls_refused"}
+        assert (process["state"], process["no_new_privs"], process["calls_refused"]) == ("cut", True, True)
+    assert launcher["capabilities"] == ["cap_setgid", "cap_setuid", "cap_setpcap", "cap_sys_admin"]
+    assert set(supervisor["capabilities"]) == {f"cap_{kept.name.lower()}" for kept in CONFINING}
 
 
 def test_text() -> None:
@@ -47,20 +57,11 @@ def test_text() -> None:
     assert "seccomp              verified" in lines
 
 
-def test_without_root_nothing_is_claimed(everybodys: Installation) -> None:
-    ran = everybodys.domward("doctor", "--json")
-    assert "takes root" in ran.error("confinement-unavailable")
-    found = ran.json()
-    assert set(found) == KEYS
-    assert found["usable"] is False
-    assert found["problem"]["code"] == "confinement-unavailable"
-    assert {layer["state"] for layer in found["layers"]} == {"unknown"}
-    assert found["helpers"] == []
-
-
-def test_commands_without_root_are_refused(everybodys: Installation) -> None:
-    for arguments in (("run", "/dev/null"), ("inspect", "/dev/null"), ("doctor",)):
-        assert "Run domward as root" in everybodys.domward(*arguments).error("confinement-unavailable")
+def test_a_program_with_a_supervisor_in_it_is_whole_and_its_launcher_is_not() -> None:
+    supervisor, launcher = asyncio.run(diagnose(Config())).processes
+    assert (supervisor.name, supervisor.state) == ("supervisor", "whole")
+    assert "cap_sys_boot" in supervisor.capabilities
+    assert (launcher.name, launcher.state) == ("launcher", "cut")
 
 
 def test_help_needs_no_root(everybodys: Installation) -> None:

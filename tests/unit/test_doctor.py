@@ -38,7 +38,7 @@ def test_versions_of_kernels(release: str, version: tuple[int, int], monkeypatch
 )
 def test_a_host_is_usable_where_every_needed_layer_is_there(state: str, needed: bool, usable: bool) -> None:
     layer = LayerReport(Layer.SECCOMP, state, needed, "something")
-    diagnosis = Diagnosis("6.1", "x86_64", (layer,), (), (), None)
+    diagnosis = Diagnosis("6.1", "x86_64", (layer,), (), (), (), None)
     assert diagnosis.usable == usable
     assert usable or str(diagnosis.error) == "This host lacks seccomp."
 
@@ -46,7 +46,7 @@ def test_a_host_is_usable_where_every_needed_layer_is_there(state: str, needed: 
 def test_what_kept_helpers_from_starting_is_the_error() -> None:
     problem = OperationFailed("It did not work.")
     layer = LayerReport(Layer.SECCOMP, "missing", True, "something")
-    assert Diagnosis("6.1", "x86_64", (layer,), (), (), problem).error is problem
+    assert Diagnosis("6.1", "x86_64", (layer,), (), (), (), problem).error is problem
 
 
 def test_every_layer_is_unknown_where_no_helper_could_be_looked_at() -> None:

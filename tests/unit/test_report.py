@@ -17,7 +17,7 @@ from domward.protocol.messages import EntryFound, VolumeFound
 from domward.supervisor import report
 from domward.supervisor.bootloader import InspectResult
 from domward.supervisor.delivery import Delivered
-from domward.supervisor.doctor import Diagnosis, FeatureReport, LayerReport
+from domward.supervisor.doctor import Diagnosis, FeatureReport, LayerReport, ProcessReport
 from domward.supervisor.outcomes import error_line
 
 hostile_text = st.text(max_size=12) | st.just("\x1b[2J\x9b31m\r\n\u202e")
@@ -138,6 +138,10 @@ def test_a_diagnosis() -> None:
             LayerReport(Layer.SECCOMP, "verified", True, "system calls are not limited"),
             LayerReport(Layer.LANDLOCK, "missing", False, "files are hidden by the empty root alone"),
         ),
+        processes=(
+            ProcessReport("supervisor", "whole", ("cap_chown", "cap_kill"), no_new_privs=False, refused=False),
+            ProcessReport("launcher", "unknown", (), no_new_privs=False, refused=False),
+        ),
         features=(FeatureReport("so-passpidfd", False, "another way is taken"),),
         helpers=(),
         problem=OperationFailed("It did not work."),
@@ -146,6 +150,8 @@ def test_a_diagnosis() -> None:
         "Linux 6.1.0-30-amd64 on x86_64",
         "seccomp              verified",
         "landlock             missing  without it, files are hidden by the empty root alone",
+        "supervisor           whole: cap_chown cap_kill",
+        "launcher             unknown",
         "so-passpidfd         absent: another way is taken",
         "problem: It did not work.",
         "This host cannot confine helpers as configured.",
