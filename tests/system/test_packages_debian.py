@@ -27,6 +27,19 @@ GROUPS = ("domward", "domward-audit")
 REFUSED = 3  # the exit code
 
 
+# Has the daemon show the menu to a client, which waits for its end.
+WITH_A_MENU = """
+import sys; sys.path.insert(0, "/usr/lib/domward")
+from domward.protocol.client import Client, Screen
+with Client("/run/domward/control.sock") as client, open("/mnt/guest.img", "rb") as disk:
+    submitted = client.run(disk.fileno(), console=Screen(menu_timeout=1))
+    shown = b"".join(output.content for output in client.messages(client.attach(submitted.operation).request))
+    with client.result(submitted) as booted:
+        assert b"Debian GNU/Linux" in shown
+        print(booted.args.decode())
+"""
+
+
 @pytest.fixture(scope="module")
 def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The package of this tree."""
@@ -86,6 +99,7 @@ def test_the_service_works_and_what_it_wrote_survives_an_upgrade_and_a_removal_a
         assert "/usr/sbin/domwardd" in processes(machine)
         boots()
         (first,) = completed()
+        assert machine.run("python3", "-I", "-c", WITH_A_MENU).stdout == f"{wanted.args}\n"
         machine.path("/etc/domward/conf.d/site.toml").write_text("[operations]\nrunning = 3\n")
         machine.run("systemctl", "reload", "domwardd")
         pid = main_pid(machine)
@@ -97,7 +111,7 @@ def test_the_service_works_and_what_it_wrote_survives_an_upgrade_and_a_removal_a
         assert "site.toml" in machine.run("domwardd", "--check-config").stdout
         boots()
         assert completed()[0] == first
-        assert len(completed()) == 2
+        assert len(completed()) == 3
         machine.run("domward", "audit", "verify")
 
         machine.run("dpkg", "--remove", "domward")
