@@ -30,6 +30,11 @@ def decoded(untrusted: bytes) -> str:
     return untrusted.decode("utf-8", "surrogateescape")
 
 
+def encoded(text: str) -> bytes:
+    """The bytes that `decoded` made `text` of."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def has_control(untrusted: bytes) -> bool:
     """Whether `untrusted` has a control character of ASCII, NUL and DEL included."""
     return any(byte < 0x20 or byte == _DELETE for byte in untrusted)
