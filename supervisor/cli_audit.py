@@ -39,6 +39,11 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     verify.add_argument(
         "--checkpoints", metavar="FILE", type=Path, action="append", default=[], help="checkpoints kept elsewhere"
     )
+    verify.add_argument(
+        "--signed", metavar="FILE", type=Path, action="append", default=[], help="checkpoints of audit sign"
+    )
+    verify.add_argument("--allowed-signers", metavar="FILE", type=Path, help="whose signatures of them count")
+    verify.add_argument("--signer", metavar="WHO", default="auditor", help="who has to have signed (default: auditor)")
     verify.add_argument("--json", action="store_true", help="print one object for programs")
 
     show = below.add_parser("show", help="list records", allow_abbrev=False)
@@ -65,6 +70,12 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     page.add_argument(
         "--checkpoints", metavar="FILE", type=Path, action="append", default=[], help="checkpoints kept elsewhere"
     )
+
+    sign = below.add_parser("sign", help="sign a checkpoint of a log", allow_abbrev=False)
+    sign.set_defaults(action=_sign)
+    sign.add_argument("--key", metavar="FILE", type=Path, required=True, help="the private key, of ssh-keygen")
+    sign.add_argument("--output", metavar="FILE", type=Path, required=True, help="the checkpoint; and FILE.sig")
+    _add_files(sign)
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
@@ -95,7 +106,15 @@ def _files(options: argparse.Namespace) -> list[Path]:
 def _verify(options: argparse.Namespace) -> int:
     from .audit.verify import verify
 
-    verdict = verify(_files(options), _checkpoints(options.checkpoints))
+    checkpoints = _checkpoints(options.checkpoints)
+    if options.signed:
+        from .audit.signing import add_signed
+
+        if options.allowed_signers is None:
+            raise UsageError("--signed needs --allowed-signers.", advice="Without it nobody's signature counts.")
+        for path in options.signed:
+            add_signed(checkpoints, path, options.allowed_signers, options.signer)
+    verdict = verify(_files(options), checkpoints)
     if options.json:
         print_result([report.to_json(_verdict_json(verdict))])
     else:
@@ -244,6 +263,32 @@ def _tell_broken(files: list[Path]) -> int:
     for problem in verdict.problems:
         print_error(f"domward: {_problem_text(problem)}")
     return 0 if verdict.whole else AuditBroken.exit_code
+
+
+# --- sign ---------------------------------------------------------------------------------------------------------
+
+
+def _sign(options: argparse.Namespace) -> int:
+    from .audit.head import Checkpoint
+    from .audit.record import rfc3339
+    from .audit.signing import signed
+    from .audit.verify import verify
+
+    verdict = verify(_files(options))
+    ends = [file for file in verdict.files if file.last is not None and file.chain]
+    if not verdict.whole or not ends:
+        print_result(_verdict_text(verdict))
+        raise AuditBroken("A log that is not whole is not signed.", advice="See 'domward audit verify'.")
+    if len({file.chain for file in ends}) > 1:
+        raise UsageError("A checkpoint is of one chain; these files are of several.")
+    last = max(ends, key=lambda file: file.last.seq if file.last else 0)
+    assert last.last is not None
+    checkpoint = Checkpoint(last.chain, last.last.seq, last.last.hash, rfc3339(time.time_ns()))
+    signature = signed(checkpoint, options.key)
+    _write(options.output.with_name(options.output.name + ".sig"), iter([signature.decode("ascii")]))
+    _write(options.output, iter([checkpoint.text() + "\n"]))
+    print_result([f"signed   record {checkpoint.seq} of chain {checkpoint.chain}"])
+    return 0
 
 
 # --- report -------------------------------------------------------------------------------------------------------

@@ -7,13 +7,14 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support.audit_logs import events, records
+from support.audit_schema import faults_of
 from support.commands import domward
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
@@ -56,9 +57,12 @@ def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Path:
+def log(tmp_path: Path) -> Iterator[Path]:
+    """Where a log is to be; what was then written there has to agree with the schema."""
     (tmp_path / "log").mkdir(mode=0o750)
-    return tmp_path / "log" / "audit.log"
+    path = tmp_path / "log" / "audit.log"
+    yield path
+    assert (faults_of(path) if path.exists() else []) == []
 
 
 def run(config: Config, request: BootRequest) -> Any:
@@ -196,7 +200,7 @@ def test_records_at_once_share_a_sync(log: Path, monkeypatch: pytest.MonkeyPatch
                 sync(number)
 
             monkeypatch.setattr(os, "fdatasync", fdatasync)
-            first, *others = [supervisor.trail.record(Event.REQUEST) for _ in range(at_once)]
+            first, *others = [supervisor.trail.record(Event.CONTROL, {"call": "test"}) for _ in range(at_once)]
             waiting = [asyncio.create_task(first)]
             await asyncio.to_thread(held.wait, 30)
             waiting += [asyncio.create_task(one) for one in others]
