@@ -8,21 +8,25 @@ has been run once is remembered, so that the tests of a theme and the page about
 from __future__ import annotations
 
 import asyncio
+import json
 import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from domward.protocol.errors import DomwardError, HelperDied
+from domward.protocol.errors import DomwardError, HelperDied, ProgramError
 from domward.protocol.layers import Layer
 from domward.supervisor import BootRequest, Budgets, Config, Console, Supervisor
 from support.attacks.attacker import NOTEBOOK_BYTES, Notebook
+from support.attacks.bundle import bundle
 from support.attacks.everything import ATTACKS, Attack
+from support.attacks.program_side import MARK
 from support.hostile_host import HostileHost
 from support.planted import planted
 from support.soak import all_hashing_threads
 
 BUDGETS = Budgets(wall_seconds=30, term_grace_seconds=0.3, helper_cpu_seconds=1, log_bytes=64 * 1024)
 HURRY_SECONDS = 1.0
+PROGRAM = "program"
 TESTS = Path(__file__).parents[1]
 
 
@@ -55,6 +59,9 @@ class Arena:
         path = folder / "notebook"
         path.write_bytes(bytes(NOTEBOOK_BYTES))
         self._notebook = Notebook(path)
+        self._program = bundle(folder / "bootloader")
+        self._logs = folder / "logs"
+        self._logs.mkdir(mode=0o700)
         code = (
             f"sys.path.insert(0, {str(TESTS)!r})\nfrom support.attacks import helper_side\n"
             f"helper_side.plant(launcher._RUN, {str(path)!r})"
@@ -72,13 +79,16 @@ class Arena:
         """Starts the supervisors."""
         optional = frozenset({Layer.SECCOMP})
         for name, config in (
-            ("confined", Config(python=self._python, budgets=BUDGETS)),
-            ("hurried", Config(python=self._python, budgets=replace(BUDGETS, wall_seconds=HURRY_SECONDS))),
-            ("without seccomp", Config(python=self._without_seccomp, budgets=BUDGETS, optional_layers=optional)),
+            ("confined", self._config(self._python, BUDGETS)),
+            ("hurried", self._config(self._python, replace(BUDGETS, wall_seconds=HURRY_SECONDS))),
+            ("without seccomp", replace(self._config(self._without_seccomp, BUDGETS), optional_layers=optional)),
         ):
             self._supervisors[name] = Supervisor(config)
             self._runner.run(self._supervisors[name].open())
             self._runner.run(all_hashing_threads(self._supervisors[name]))
+
+    def _config(self, python: Path, budgets: Budgets) -> Config:
+        return Config(python=python, budgets=budgets, log_directory=self._logs)
 
     def close(self) -> None:
         """Ends everything."""
@@ -96,22 +106,36 @@ class Arena:
 
     def _run(self, attack: Attack, kind: str, seccomp: bool) -> Outcome:
         before = self.host.state()
-        self._notebook.order({"attack": attack.name, "kind": kind, "targets": self.host.targets()})
+        order = {"attack": attack.name, "kind": kind, "targets": self.host.targets()}
+        self._notebook.order(order)
         supervisor = "without seccomp" if not seccomp else "hurried" if attack.takes_its_time else "confined"
-        error = self._runner.run(self._operate(self._supervisors[supervisor]))
+        request = BootRequest(disk=self.host.disk, console=Console(self.host.slave, self.host.slave))
+        if kind == PROGRAM:
+            words = (json.dumps(order).encode(),)
+            request = replace(request, bootloader=self._program, bootloader_args=words)
+        error = self._runner.run(_operate(self._supervisors[supervisor], request))
         differences = before.differences(self.host.state())
-        report = self._notebook.report()
-        shows, call = judged(report, error.status if isinstance(error, HelperDied) else None)
+        said = self._said()
+        report = said if kind == PROGRAM else self._notebook.report()
+        shows, call = judged(report, error.status if isinstance(error, HelperDied | ProgramError) else None)
         code = error.code if error else "delivered"
         return Outcome(shows, call, code, tuple(report), error, tuple(differences))
 
-    async def _operate(self, supervisor: Supervisor) -> DomwardError | None:
-        console = Console(self.host.slave, self.host.slave)
-        try:
-            (await supervisor.run_bootloader(BootRequest(disk=self.host.disk, console=console))).close()
-        except DomwardError as error:
-            return error
-        return None
+    def _said(self) -> list[str]:
+        """The report of a program, from the log of what it showed."""
+        lines = []
+        for log in self._logs.iterdir():
+            lines += log.read_text(errors="replace").splitlines()
+            log.unlink()
+        return [line.removeprefix(MARK) for line in lines if line.startswith(MARK)]
+
+
+async def _operate(supervisor: Supervisor, request: BootRequest) -> DomwardError | None:
+    try:
+        (await supervisor.run_bootloader(request)).close()
+    except DomwardError as error:
+        return error
+    return None
 
 
 def judged(report: list[str], status: int | None) -> tuple[str, str]:

@@ -114,7 +114,6 @@ class HostileHost:
             "uid": HELPER_UIDS[0],
             "an-hour-on": int(time.time()) + 3600,
             "own-root": True,
-            "may-fork": False,
         }
 
     def state(self) -> HostState:

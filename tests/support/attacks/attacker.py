@@ -15,7 +15,7 @@ import mmap
 import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from .syscalls import NUMBERS
 
@@ -62,6 +62,13 @@ class Notebook:
         self._page.close()
 
 
+class Notes(Protocol):
+    """What an attack needs of a notebook."""
+
+    def note(self, line: str) -> None:
+        """Adds a line to the report."""
+
+
 class Stopped(Exception):
     """The kernel refused a system call."""
 
@@ -82,7 +89,7 @@ class Attacker:
     kernel, ramdisk, terminal, console, keys, master, log; those that this kind of process has.
     """
 
-    def __init__(self, notebook: Notebook, targets: dict[str, Any], fds: dict[str, int]) -> None:
+    def __init__(self, notebook: Notes, targets: dict[str, Any], fds: dict[str, int]) -> None:
         self._notebook = notebook
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.syscall.restype = ctypes.c_long
@@ -94,13 +101,26 @@ class Attacker:
         ready = [ctypes.c_long(NUMBERS[name]), *(_plain(argument) for argument in arguments)]
         ctypes.set_errno(0)
         self._notebook.note(f"trying {name}")
-        result: int = self._libc.syscall(*ready)
+        return self._noted(name, self._libc.syscall(*ready))
+
+    def _noted(self, name: str, result: int) -> int:
         if result < 0:
             number = ctypes.get_errno()
             self._notebook.note(f"refused {name} {errno.errorcode.get(number, str(number))}")
             raise Stopped(name, number)
         self._notebook.note(f"done {name} {result}")
         return result
+
+    def fork(self, name: str, *arguments: object, then: str = "exit_group") -> int:
+        """As `call`, for one that makes a process, which makes the call `then` and nothing else."""
+        ready = [ctypes.c_long(NUMBERS[name]), *(_plain(argument) for argument in arguments)]
+        after = ctypes.c_long(NUMBERS[then])
+        ctypes.set_errno(0)
+        self._notebook.note(f"trying {name}")
+        result: int = self._libc.syscall(*ready)
+        while result == 0:
+            self._libc.syscall(after, ctypes.c_long(0))
+        return self._noted(name, result)
 
     def again(self, name: str, *arguments: object) -> int:
         """As `call`, without a note: for floods, and in forked children. Raises Stopped."""
@@ -130,6 +150,10 @@ class Attacker:
         """Where `buffer` lies."""
         return ctypes.addressof(buffer)
 
+    def prevented(self, why: str) -> None:
+        """Says that everything was let through, and nothing was won. Raises Prevented."""
+        raise Prevented(why)
+
     def path(self, name: str) -> bytes:
         """The path of one of the canary files."""
         return f"{self.targets['canaries']}/{name}".encode()
@@ -141,7 +165,7 @@ class Attacker:
         return self.fds[name]
 
 
-def perform(work: Callable[[Attacker], None], attacker: Attacker, notebook: Notebook) -> None:
+def perform(work: Callable[[Attacker], None], attacker: Attacker, notebook: Notes) -> None:
     """Runs one attack and notes how it ended, if it did."""
     try:
         work(attacker)

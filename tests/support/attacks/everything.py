@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from . import budgets, files, network, privileges, processes, protocol, resources, results, terminals
+from . import budgets, files, network, privileges, processes, programs, protocol, resources, results, terminals
+from .in_programs import expect
 from .table import ATTACKS, Attack
 
 THEMES = {
@@ -13,9 +14,12 @@ THEMES = {
     "network": network,
     "terminals": terminals,
     "resources": resources,
+    "programs": programs,
     "budgets": budgets,
     "protocol": protocol,
     "results": results,
 }
+
+expect()
 
 __all__ = ["ATTACKS", "THEMES", "Attack"]

@@ -24,7 +24,8 @@ def plant(run: dict[HelperKind, Work], path: str) -> None:
     """Puts attacks in place of the work in `run`, the launcher's table, as the notebook at `path` orders."""
     notebook = Notebook(path)
     for kind, real in tuple(run.items()):
-        run[kind] = _work(kind, real, notebook)
+        if kind is not HelperKind.PROGRAM:  # there, the attacker is the program itself
+            run[kind] = _work(kind, real, notebook)
 
 
 def _work(kind: HelperKind, real: Work, notebook: Notebook) -> Work:

@@ -23,6 +23,7 @@ from .table import attack, stop
 UNSEEN = stop("pid-namespace", "ESRCH")
 NO_CAPABILITY = stop("capabilities", "EPERM", "EACCES")
 NO_MORE = stop("rlimits", "EAGAIN")
+A_FEW = "a few processes, which a program may have and which end with it"
 RLIMIT_AS, RLIMIT_NPROC = 9, 6
 PTRACE_ATTACH, PTRACE_SEIZE = 16, 0x4206
 
@@ -173,27 +174,24 @@ def raise_its_limits(attacker: Attacker) -> None:
     attacker.call("setrlimit", RLIMIT_NPROC, struct.pack("QQ", 2**40, 2**40))
 
 
-@attack(without=NO_MORE)
+@attack(without=NO_MORE, gains=A_FEW)
 def fork_bomb(attacker: Attacker) -> None:
     """Make processes until the host has no numbers left."""
     for _ in range(8):
-        if attacker.call("fork") == 0:
-            attacker.again("exit_group", 0)
+        attacker.fork("fork")
 
 
-@attack(without=NO_MORE)
+@attack(without=NO_MORE, gains=A_FEW)
 def fork_with_clone(attacker: Attacker) -> None:
     """Make a process with clone, which filters on fork forget."""
-    if attacker.call("clone", SIGCHLD, 0, 0, 0, 0) == 0:
-        attacker.again("exit_group", 0)
+    attacker.fork("clone", SIGCHLD, 0, 0, 0, 0)
 
 
-@attack(without=NO_MORE)
+@attack(without=NO_MORE, gains=A_FEW)
 def fork_with_clone3(attacker: Attacker) -> None:
     """Make a process with clone3, whose flags a filter cannot see."""
     arguments = struct.pack("8Q", 0, 0, 0, 0, SIGCHLD, 0, 0, 0)
-    if attacker.call("clone3", arguments, len(arguments)) == 0:
-        attacker.again("exit_group", 0)
+    attacker.fork("clone3", arguments, len(arguments))
 
 
 @attack(without=NO_MORE, peers=False)

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 #: What stops an attack and is no layer of the confinement.
 CHECKS = {
+    "program's contract": "what a program leaves is checked before anything is copied, and no link is followed",
     "open mode": "the fd was opened for reading only",
     "own session": "the terminal belongs to another session, and the helper has none",
     "protocol check": "the supervisor takes none but the messages and fds that this state allows",
@@ -58,8 +59,8 @@ class Attack:
     theme: str
     wants: str
     work: Work
-    by: Mapping[str, Stop]
-    without: Mapping[str, Stop]
+    by: dict[str, Stop]
+    without: dict[str, Stop]
     gains: str
     peers: bool
 
@@ -120,7 +121,7 @@ def add(
 
 def _each(
     given: Stop | Mapping[str, Stop] | None, kinds: tuple[str, ...], default: Stop | None = None
-) -> Mapping[str, Stop]:
+) -> dict[str, Stop]:
     if given is None:
         return {}
     if isinstance(given, Stop):
