@@ -88,6 +88,12 @@ PROGRAM_ARGUMENT_BYTES = 1024  # bytes: longest of those words, so that all fit 
 PROGRAM_LAST_ROWS = 3  # rows: what an error repeats of what a program showed last
 PROGRAM_ROW_BYTES = 200  # characters of each of those rows
 
+# --- xenstore: xen/include/public/io/xs_wire.h ---------------------------------------------------------------------
+XENSTORE_PAYLOAD_BYTES = 4096  # bytes of a message behind its header: beyond it xenstored ends the connection
+XENSTORE_PATH_BYTES = 3072  # bytes: longest absolute path
+XENSTORE_TRIES = 20  # times that a transaction is begun anew after a conflict
+XENSTORE_SECONDS = 10.0  # seconds: a request to its answer, which takes xenstored well below a millisecond
+
 # --- time -------------------------------------------------------------------------------------------------------
 WALL_SECONDS = 120.0  # seconds: a whole operation
 TERM_GRACE_SECONDS = 1.0  # seconds between SIGTERM and SIGKILL
@@ -103,5 +109,3 @@ AUDIT_FILE_BYTES = 64 * MIB  # bytes of one file before the next is begun: some 
 AUDIT_SECONDS = 30.0  # seconds in which a record must be on the disk, before the operation is refused
 AUDIT_LOCK_SECONDS = 10.0  # seconds to wait for other writers of one log: each holds its lock for milliseconds
 AUDIT_PENDING = 8192  # records that wait for the disk; more mean that it has stopped
-AUDIT_REPORT_OPERATIONS = 5000  # operations on one page of `domward audit report`; a browser opens some 10 MB at once
-AUDIT_REPORT_RECORDS = 200  # records of one operation, or domains of one kernel, on that page: a run makes some 10

@@ -57,6 +57,8 @@ class Config:
     newest `logs_kept` of it; None keeps nothing.
     `audit_log` is the audit log (see `audit.trail`); None keeps none, for programs that have a record of their own.
     With `audit_alone`, as a daemon wants it, opening is refused while another daemon has the same log.
+    `xenstore` is where xenstored listens, /run/xenstored/socket, or the device /dev/xen/xenbus where it runs in another
+    domain: an operation that is for a domain then ends with the domain; with None nobody looks.
     """
 
     uid_base: int = 1_900_000_000
@@ -69,6 +71,7 @@ class Config:
     log_directory: Path | None = None
     audit_log: Path | None = None
     audit_alone: bool = False
+    xenstore: Path | None = None
     logs_kept: int = limits.LOGS_KEPT
     state_directory: Path = paths.STATE_DIRECTORY
     python: Path = paths.PYTHON
@@ -90,9 +93,9 @@ class Config:
             object.__setattr__(self, name, frozenset(getattr(self, name)))  # a set of the caller's could change later
         if type(self.audit_alone) is not bool:
             raise UsageError(f"audit_alone must be True or False, not {self.audit_alone!r}.")
-        for name in ("log_directory", "audit_log", "state_directory", "python"):
+        for name in ("log_directory", "audit_log", "xenstore", "state_directory", "python"):
             value = getattr(self, name)
-            if value is None and name in ("log_directory", "audit_log"):
+            if value is None and name in ("log_directory", "audit_log", "xenstore"):
                 continue
             if not isinstance(value, Path) or not value.is_absolute():
                 raise UsageError(f"{name} must be an absolute Path.")

@@ -55,6 +55,9 @@ SETTINGS_FOLDER = Path("/etc/domward/conf.d")
 #: The daemon's socket; clients connect to it.
 CONTROL_SOCKET = Path("/run/domward/control.sock")
 
+#: Within xenstore, the folder that has one for each domain.
+XENSTORE_DOMAINS = "/local/domain"
+
 #: Where the daemon keeps what consoles showed. Root only.
 CONSOLE_LOGS = Path("/var/log/domward/console")
 

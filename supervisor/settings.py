@@ -125,6 +125,7 @@ KEYS: tuple[Key, ...] = (
     Key("files", "log_directory", _optional_path, paths.CONSOLE_LOGS),
     Key("files", "logs_kept", _integer(1, 1_000_000), limits.LOGS_KEPT_BY_DAEMON),
     Key("files", "audit_log", _optional_path, paths.AUDIT_LOG),
+    Key("hypervisor", "xenstore", _optional_path, None),
     Key("metrics", "file", _optional_path, None),
     Key("metrics", "seconds", _seconds(0.1, 86_400.0), 15.0),
     *_budgets(),
@@ -162,7 +163,7 @@ def load(main: Path = paths.SETTINGS_FILE, folder: Path | None = paths.SETTINGS_
 
 def _config(values: dict[tuple[str, str], Any], homes: dict[tuple[str, str], str], main: Path) -> Config:
     """What depends on several keys at once is checked by Config itself; its complaint is told at one of them."""
-    given = {name: value for (table, name), value in values.items() if table in ("helpers", "files")}
+    given = {name: value for (table, name), value in values.items() if table in ("helpers", "files", "hypervisor")}
     budgets = {name: value for (table, name), value in values.items() if table == "budgets"}
     try:
         return Config(budgets=Budgets(**budgets), audit_alone=True, **given)

@@ -38,6 +38,11 @@ from .missing_layers import require_optional
 from .operations import Operation
 from .user_namespace import missing_layers
 
+TYPE_CHECKING = False  # what type checkers take for true, without the cost of loading `typing`
+
+if TYPE_CHECKING:
+    from .hypervisor.xenstore import Xenstore
+
 _HASH_THREADS = 2  # kernel and ramdisk of one operation at once
 
 
@@ -55,6 +60,7 @@ class Supervisor:
         self._birthplace = Birthplace()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: Events | None = None
+        self._xenstore: Xenstore | None = None
         self._leases: UidLeases | None = None
         self._launchers: Launchers | None = None
         self._hashing: ThreadPoolExecutor | None = None
@@ -113,6 +119,10 @@ class Supervisor:
             self._launchers = Launchers(self.config, self._events, self._process)
             self._hashing = ThreadPoolExecutor(_HASH_THREADS, "domward-hash")
             await self.host()
+            if self.config.xenstore is not None:  # only now: no launcher was exec'd with it
+                from .hypervisor.xenstore import Xenstore  # most hosts and every one-shot run do without
+
+                self._xenstore = Xenstore.connect(self._events, self.config.xenstore)
         except OSError as error:
             raise OperationFailed(f"The supervisor could not be opened: {error.strerror}.") from error
         await written(opened)
@@ -137,6 +147,8 @@ class Supervisor:
             child.let_go()
         if self._leases is not None:
             self._leases.close()
+        if self._xenstore is not None:
+            self._xenstore.close()
         if self._events is not None:
             self._events.close()
         if self._hashing is not None:
@@ -172,7 +184,12 @@ class Supervisor:
 
         async def body(operation: Operation[BootResult]) -> BootResult:
             await trail.record(Event.REQUEST, request.described())
-            return await actions.run(operation, await self.host(trail), request)
+            work = actions.run(operation, await self.host(trail), request)
+            if self._xenstore is None or request.domain is None or request.domain.id is None:
+                return await work
+            from .hypervisor.domains import unless_gone
+
+            return await unless_gone(self._xenstore, request.domain.id, work)
 
         async def conclude(error: DomwardError | None) -> None:
             await trail.concluded(error)

@@ -57,6 +57,7 @@ class Event(enum.Enum):
     FAILURE = "failure"
     PROTOCOL_VIOLATION = "protocol-violation"
     COMPLETION = "completion"
+    DOMAIN = "domain"
     CONTROL = "control"
 
 
@@ -206,7 +207,7 @@ def make_entry(
         "time": rfc3339(wall),
         "monotonic": monotonic,
         "boot": boot,
-        "operation": printable(operation)[: limits.AUDIT_TEXT] if operation else None,
+        "operation": operation or None,
         "actor": actor.members(),
         "event": event.value,
         "domain": None if domain is None else domain.members(),
