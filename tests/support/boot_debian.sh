@@ -11,9 +11,6 @@ mkdir "$here"/{cgroup,changes,work,root}
 mount -t cgroup2 cgroup2 "$here/cgroup"
 group=$here/cgroup/domward-test-$$
 mkdir "$group"
-# What the machine made below stays for a moment after its last process; then it goes from the bottom up.
-trap 'find "$group" -depth -type d -exec rmdir {} +' EXIT
-
 inside() {
   mount -t overlay overlay -o "lowerdir=$tree,upperdir=$here/changes,workdir=$here/work" "$here/root"
   cd "$here/root"
@@ -47,4 +44,13 @@ export -f inside
   echo "$BASHPID" >"$group/cgroup.procs"
   # unshare complains of a signal mask when its child was killed; what goes wrong inside is told on fd 3
   exec setpriv --pdeathsig KILL unshare --mount --pid --cgroup --uts --ipc --net --fork bash -euc 'inside 2>&3' 3>&2 2>/dev/null
-)
+) &
+machine=$!
+cleanly() {
+  kill -s KILL "$machine" 2>/dev/null || :
+  while grep -q 'populated 1' "$group/cgroup.events"; do sleep 0.05; done
+  find "$group" -depth -type d -exec rmdir {} +
+}
+trap cleanly EXIT
+trap exit TERM
+wait "$machine"
