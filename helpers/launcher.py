@@ -62,6 +62,7 @@ def main() -> int:
     """The launcher's life; returns its exit code."""
     setproctitle.setproctitle("domward: launcher")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    os.umask(0o022)  # not that of whoever started it: a helper enters the folders of its root as another user
     kernel.close_from(CHANNEL_FD + 1)
     channel = _channel_of(CHANNEL_FD, "launcher's channel", max_fds=1)
     try:

@@ -10,12 +10,15 @@ CR, LF, BS, TAB                               as they are; TAB only moves to a s
 ESC [ up to 16 of 0-9 and ; then one of       as they are: cursor position and movement, erasing, colours
 H J K m A B C D f
 ESC [ ? 25 h and ESC [ ? 25 l                 as they are: show and hide the cursor
+ESC [ ? 1 h and ESC [ ? 1 l                   as they are: which of two forms the arrow keys have
 ============================================  =========================================================
 
 and of the rest:
 
 ============================================  =========================================================
 0x80 to 0xff, C1 controls included            each becomes ``?``, so that a cut never joins what stood apart
+ESC ( 0, ESC ) 0, SO and SI                   dropped; what stands in the set for line drawing that they choose is
+                                              drawn with - | + and their like, as on a terminal without that set
 other control characters and DEL              dropped
 other CSI sequences                           dropped up to their last byte, or up to CSI_BYTES of them
 OSC, DCS, APC, PM and SOS strings             dropped up to BEL, ST (7 or 8 bits), CAN, SUB or ESC, or up to
@@ -42,12 +45,18 @@ _PASSED_CONTROLS = b"\b\t\n\r"
 _DROPPED = bytes(byte for byte in range(0x20) if byte not in _PASSED_CONTROLS) + b"\x7f"
 _SHOWN = bytes(byte if byte < 0x80 else ord("?") for byte in range(0x100))
 
-_PASSED_SEQUENCE = re.compile(rb"\x1b\[(?:[0-9;]{0,16}[HJKmABCDf]|\?25[hl])")
+# The special graphics of a VT100 from "_" to "~", as curses draws them on a terminal that has none.
+_DRAWN = bytearray(_SHOWN)
+_DRAWN[0x5F:0x7F] = b" *#????o+??+++++----_++++|<>*!fo"
+
+_PASSED_SEQUENCE = re.compile(rb"\x1b\[(?:[0-9;]{0,16}[HJKmABCDf]|\?(?:1|25)[hl])")
+_SHIFTS = re.compile(rb"([\x0e\x0f])")
 _PARAMETERS = re.compile(rb"[\x20-\x3f]*")
 _INTERMEDIATES = re.compile(rb"[\x20-\x2f]*")
 _STRING_END = re.compile(rb"[\x07\x18\x1a\x1b\x9c]")
 
 _ESC = 0x1B
+_SO, _SI = b"\x0e", b"\x0f"
 _STRING_STARTS = b"]P_^X"
 
 
@@ -63,7 +72,9 @@ class TerminalFilter:
 
     def __init__(self) -> None:
         self._state = _State.TEXT
-        self._sequence = b""  # the CSI sequence so far, from its ESC on
+        self._sequence = b""  # the CSI sequence so far, from its ESC on; or the intermediates after an ESC
+        self._line_drawing = [False, False]  # whether that set is what SI and what SO choose
+        self._shifted = False  # by SO
         self._room = 0  # bytes that still belong to the open sequence or string
 
     def feed(self, untrusted_data: bytes) -> bytes:
@@ -85,22 +96,31 @@ class TerminalFilter:
     def _text(self, data: bytes, at: int, shown: list[bytes]) -> int:
         end = data.find(_ESC, at)
         if end < 0:
-            shown.append(data[at:].translate(_SHOWN, _DROPPED))
+            self._show(data[at:], shown)
             return len(data)
-        shown.append(data[at:end].translate(_SHOWN, _DROPPED))
+        self._show(data[at:end], shown)
         if passed := _PASSED_SEQUENCE.match(data, end):  # the common case without a change of state
             shown.append(passed.group())
             return passed.end()
         self._begin_escape()
         return end + 1
 
+    def _show(self, text: bytes, shown: list[bytes]) -> None:
+        for part in _SHIFTS.split(text):
+            if part in (_SO, _SI):
+                self._shifted = part == _SO
+            else:
+                shown.append(part.translate(_DRAWN if self._line_drawing[self._shifted] else _SHOWN, _DROPPED))
+
     def _begin_escape(self) -> None:
         self._state = _State.ESCAPE
+        self._sequence = b""
         self._room = CSI_BYTES
 
     def _escape(self, data: bytes, at: int) -> int:
         end = _end(_INTERMEDIATES, data, at, self._room)
         first = self._room == CSI_BYTES and end == at
+        self._sequence += data[at:end]
         self._room -= end - at
         if self._room == 0:
             self._state = _State.TEXT
@@ -119,8 +139,17 @@ class TerminalFilter:
             self._room = STRING_BYTES
         else:
             self._state = _State.TEXT
-            return end if byte < 0x20 or byte > 0x7E else end + 1
+            if byte < 0x20 or byte > 0x7E:
+                return end
+            self._choose_set(self._sequence, byte)
         return end + 1
+
+    def _choose_set(self, intermediates: bytes, final: int) -> None:
+        """Notes the sets that an escape sequence chooses: as G0, as G1, or those of a terminal that was reset."""
+        if intermediates in (b"(", b")"):
+            self._line_drawing[intermediates == b")"] = final == ord("0")
+        elif not intermediates and final == ord("c"):
+            self._line_drawing, self._shifted = [False, False], False
 
     def _csi(self, data: bytes, at: int, shown: list[bytes]) -> int:
         end = _end(_PARAMETERS, data, at, self._room)

@@ -109,3 +109,5 @@ AUDIT_FILE_BYTES = 64 * MIB  # bytes of one file before the next is begun: some 
 AUDIT_SECONDS = 30.0  # seconds in which a record must be on the disk, before the operation is refused
 AUDIT_LOCK_SECONDS = 10.0  # seconds to wait for other writers of one log: each holds its lock for milliseconds
 AUDIT_PENDING = 8192  # records that wait for the disk; more mean that it has stopped
+AUDIT_REPORT_OPERATIONS = 5000  # operations on one page of `domward audit report`; a browser opens some 10 MB at once
+AUDIT_REPORT_RECORDS = 200  # records of one operation, or domains of one kernel, on that page: a run makes some 10

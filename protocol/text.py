@@ -10,9 +10,13 @@ import re
 from collections.abc import Iterable, Iterator
 
 _DELETE = 0x7F
-# What ends a row or only decorates it, of the sequences that draw a menu (helpers/terminal_filter passes no others).
-_DRAWS = re.compile(rb"(?P<ends>[\r\n]|\x1b\[[0-9;]{0,16}[HJfABCD])|\x1b\[(?:[0-9;]{0,16}[Km]|\?25[hl])")
-_UNFINISHED = re.compile(rb"\x1b(?:\[(?:[0-9;]{0,16}|\?2?5?))?\Z")
+# What ends a row or only decorates it, of the sequences that draw a menu: those that helpers/terminal_filter passes,
+# and character sets, modes and scroll regions, with which curses begins.
+_DRAWS = re.compile(
+    rb"(?P<ends>[\r\n]|\x1b\[[0-9;]{0,16}[HJfABCD])"
+    rb"|\x1b\[(?:[0-9;]{0,16}[Kmr]|\?[0-9]{1,2}[hl])|\x1b[()][0-9A-Z]|\x1b[=>]|[\x0e\x0f]"
+)
+_UNFINISHED = re.compile(rb"\x1b(?:\[(?:[0-9;]{0,16}|\?[0-9]{0,2})|[()])?\Z")
 _LONGEST_ROW = 4096  # bytes of output that come without an end of a row before one is made
 
 
@@ -30,6 +34,11 @@ def decoded(untrusted: bytes) -> str:
     return untrusted.decode("utf-8", "surrogateescape")
 
 
+def encoded(text: str) -> bytes:
+    """The bytes that `decoded` made `text` of."""
+    return text.encode("utf-8", "surrogateescape")
+
+
 def has_control(untrusted: bytes) -> bool:
     """Whether `untrusted` has a control character of ASCII, NUL and DEL included."""
     return any(byte < 0x20 or byte == _DELETE for byte in untrusted)
@@ -39,8 +48,8 @@ def readable_rows(untrusted_chunks: Iterable[bytes]) -> Iterator[str]:
     """A terminal's output as rows for reading, each of printable ASCII alone.
 
     CR, LF and sequences that move the cursor or erase the screen end a row, and empty rows are left out; colours,
-    erased lines and the cursor's visibility are left out; everything else that is not printable shows as \\xNN. How the
-    output is cut into chunks makes no difference.
+    erased lines, character sets and modes of the terminal are left out; everything else that is not printable shows as
+    \\xNN. How the output is cut into chunks makes no difference.
     """
     rest, row = b"", b""
     for chunk in untrusted_chunks:

@@ -248,7 +248,7 @@ class BootloaderOperations:
                 log=log,
                 log_path=session.log_path,
             )
-            if result.log or result.log_path:
+            if request.console is not None:
                 host.trail.note(Event.BOOTLOADER_OUTPUT, _output(result))
             host.trail.note(Event.RESULT, _delivered(result))
             unless_whole.pop_all()

@@ -4,7 +4,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +17,14 @@ from domward.protocol.errors import AuditBroken, OperationFailed, RefusedError, 
 from . import report
 from .audit.place import default_log
 from .outcomes import error_line
-from .streams import print_error, print_result
+from .streams import print_error, print_raw, print_result
 
 if TYPE_CHECKING:
     from .audit.checkpoints import Checkpoints
     from .audit.findings import Problem, Verdict
 
 _TIME = re.compile(r"\d{4}-\d\d-\d\d(?:T\d\d(?::\d\d(?::\d\d(?:\.\d{1,6})?)?)?)?Z?", re.ASCII)
+_PAGE_MODE = 0o600
 _ROTATED = re.compile(r"\.[0-9a-f]{8}\.[0-9]{12}")
 
 
@@ -35,6 +39,11 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     verify.add_argument(
         "--checkpoints", metavar="FILE", type=Path, action="append", default=[], help="checkpoints kept elsewhere"
     )
+    verify.add_argument(
+        "--signed", metavar="FILE", type=Path, action="append", default=[], help="checkpoints of audit sign"
+    )
+    verify.add_argument("--allowed-signers", metavar="FILE", type=Path, help="whose signatures of them count")
+    verify.add_argument("--signer", metavar="WHO", default="auditor", help="who has to have signed (default: auditor)")
     verify.add_argument("--json", action="store_true", help="print one object for programs")
 
     show = below.add_parser("show", help="list records", allow_abbrev=False)
@@ -51,6 +60,22 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     form.add_argument("--json", action="store_true", help="print the records as they are in the log, one a line")
     form.add_argument("--ocsf", action="store_true", help="print events of OCSF, one a line")
     form.add_argument("--cef", action="store_true", help="print lines of CEF")
+
+    page = below.add_parser("report", help="write one HTML page for a reviewer", allow_abbrev=False)
+    page.set_defaults(action=_report)
+    _add_files(page)
+    page.add_argument("--output", metavar="FILE", type=Path, help="write it there and not to standard output")
+    page.add_argument("--since", metavar="TIME", type=_time, help="from this time on, UTC")
+    page.add_argument("--until", metavar="TIME", type=_time, help="up to this time, and all that begins with it")
+    page.add_argument(
+        "--checkpoints", metavar="FILE", type=Path, action="append", default=[], help="checkpoints kept elsewhere"
+    )
+
+    sign = below.add_parser("sign", help="sign a checkpoint of a log", allow_abbrev=False)
+    sign.set_defaults(action=_sign)
+    sign.add_argument("--key", metavar="FILE", type=Path, required=True, help="the private key, of ssh-keygen")
+    sign.add_argument("--output", metavar="FILE", type=Path, required=True, help="the checkpoint; and FILE.sig")
+    _add_files(sign)
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
@@ -81,7 +106,15 @@ def _files(options: argparse.Namespace) -> list[Path]:
 def _verify(options: argparse.Namespace) -> int:
     from .audit.verify import verify
 
-    verdict = verify(_files(options), _checkpoints(options.checkpoints))
+    checkpoints = _checkpoints(options.checkpoints)
+    if options.signed:
+        from .audit.signing import add_signed
+
+        if options.allowed_signers is None:
+            raise UsageError("--signed needs --allowed-signers.", advice="Without it nobody's signature counts.")
+        for path in options.signed:
+            add_signed(checkpoints, path, options.allowed_signers, options.signer)
+    verdict = verify(_files(options), checkpoints)
     if options.json:
         print_result([report.to_json(_verdict_json(verdict))])
     else:
@@ -230,3 +263,71 @@ def _tell_broken(files: list[Path]) -> int:
     for problem in verdict.problems:
         print_error(f"domward: {_problem_text(problem)}")
     return 0 if verdict.whole else AuditBroken.exit_code
+
+
+# --- sign ---------------------------------------------------------------------------------------------------------
+
+
+def _sign(options: argparse.Namespace) -> int:
+    from .audit.head import Checkpoint
+    from .audit.record import rfc3339
+    from .audit.signing import signed
+    from .audit.verify import verify
+
+    verdict = verify(_files(options))
+    ends = [file for file in verdict.files if file.last is not None and file.chain]
+    if not verdict.whole or not ends:
+        print_result(_verdict_text(verdict))
+        raise AuditBroken("A log that is not whole is not signed.", advice="See 'domward audit verify'.")
+    if len({file.chain for file in ends}) > 1:
+        raise UsageError("A checkpoint is of one chain; these files are of several.")
+    last = max(ends, key=lambda file: file.last.seq if file.last else 0)
+    assert last.last is not None
+    checkpoint = Checkpoint(last.chain, last.last.seq, last.last.hash, rfc3339(time.time_ns()))
+    signature = signed(checkpoint, options.key)
+    _write(options.output.with_name(options.output.name + ".sig"), iter([signature.decode("ascii")]))
+    _write(options.output, iter([checkpoint.text() + "\n"]))
+    print_result([f"signed   record {checkpoint.seq} of chain {checkpoint.chain}"])
+    return 0
+
+
+# --- report -------------------------------------------------------------------------------------------------------
+
+
+def _report(options: argparse.Namespace) -> int:
+    from .audit.record import rfc3339
+    from .audit.report_data import gather
+    from .audit.report_page import page
+    from .audit.selection import Filter, select
+    from .audit.verify import verify
+
+    files = _files(options)
+    wanted = Filter(since=options.since, until=options.until)
+    verdict = verify(files, _checkpoints(options.checkpoints))
+    found = gather(one for path in files for one in select(path, wanted))
+    pieces = page(verdict, found, rfc3339(time.time_ns()))
+    if options.output is None:
+        print_raw(piece.encode("ascii") for piece in pieces)
+    else:
+        _write(options.output, pieces)
+    return 0
+
+
+def _write(path: Path, pieces: Iterator[str]) -> None:
+    """Puts the page into `path`, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    try:
+        number = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, _PAGE_MODE)
+        try:
+            with open(number, "w", encoding="ascii") as file:
+                file.writelines(pieces)
+            temporary.rename(path)
+        except BaseException:
+            temporary.unlink()
+            raise
+    except PermissionError:
+        raise RefusedError(f"{printable(str(path))} may not be written by this user.") from None
+    except ValueError:
+        raise UsageError("A path must not contain a NUL byte.") from None
+    except OSError as error:
+        raise OperationFailed(f"{printable(str(path))} cannot be written: {error.strerror}.") from error

@@ -12,6 +12,7 @@
 --args=STRING                            appended to the entry's arguments; with --kernel all there is
 --offset=N                               the byte where the one file system to look at begins
 --runas=UID, --debug                     taken, without effect: helpers have a uid of their own, errors a reason
+--bootloader=builtin|pygrub|PATH         ours: what reads the disk, as confined; a program gets the options above
 --format=raw|qcow2, --timeout=S          ours: the image's format, raw unless given; the time for everything
 =======================================  ==============================================================================
 
@@ -33,11 +34,13 @@ from domward.protocol.errors import UsageError, printable
 from . import arguments, paths
 from .front_end_answer import AnswerFormat
 
+BUILTIN = "builtin"
+
 _SHORT = "qiln"
 _LONG = [
     "quiet", "interactive", "list-entries", "not-really", "isconfig", "debug",
     "output=", "output-format=", "output-directory=", "offset=", "runas=", "entry=", "kernel=", "ramdisk=", "args=",
-    "format=", "timeout=",
+    "bootloader=", "format=", "timeout=",
 ]  # fmt: skip
 _LOOKING = frozenset({"-l", "--list-entries", "-n", "--not-really", "--isconfig"})
 _LONGEST_NUMBER = 19  # digits: 2**63 has as many
@@ -50,6 +53,7 @@ class FrontEndOptions:
     """What the caller wants. Paths are of this host, but `kernel` and `ramdisk`, which are of the guest's disk."""
 
     disk: Path
+    bootloader: str = BUILTIN
     output: Path | None = None
     output_format: AnswerFormat = AnswerFormat.SXP
     directory: Path = paths.PYGRUB_OUTPUT
@@ -122,6 +126,8 @@ def _meaning(option: str, value: str) -> dict[str, object]:
         case "--runas":
             _number(option, value, _LAST_UID)
             return {}
+        case "--bootloader":
+            return {"bootloader": value}
         case "--format":
             return {"image_format": _image_format(value)}
         case "--timeout":

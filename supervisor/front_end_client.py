@@ -17,7 +17,7 @@ from domward.protocol.errors import OperationCancelled, OperationFailed, printab
 from . import paths
 from .converse import converse
 from .disks import open_disk
-from .front_end_arguments import FrontEndOptions
+from .front_end_arguments import BUILTIN, FrontEndOptions
 from .front_end_output import Bootable, SealedBytes
 from .terminal import raw_console
 
@@ -25,8 +25,11 @@ from .terminal import raw_console
 def boot_by_daemon(options: FrontEndOptions, stack: ExitStack) -> Bootable | None:
     """What boots, once the daemon's helpers are dead; its files are closed with `stack`. None where none listens.
 
-    Raises the daemon's errors, and DaemonGone where it goes away before the end.
+    None also for a bootloader program, which the daemon does not run. Raises the daemon's errors, and DaemonGone where
+    it goes away before the end.
     """
+    if options.bootloader != BUILTIN:
+        return None
     try:
         client = Client(paths.CONTROL_SOCKET, "domward-bootloader")
     except DaemonGone:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 from domward.protocol import limits
 from domward.protocol.errors import OperationCancelled
@@ -15,7 +17,7 @@ from .audit.place import default_log
 from .audit.record import Domain
 from .bootloader import BootRequest, BootResult
 from .config import Budgets, Config
-from .front_end_arguments import FrontEndOptions
+from .front_end_arguments import BUILTIN, FrontEndOptions
 from .front_end_output import Bootable, SealedBytes
 from .launcher_process import LauncherProcess
 from .silence import keep_logs_quiet
@@ -27,7 +29,8 @@ def boot_here(options: FrontEndOptions, process: LauncherProcess | None, stack: 
     """What boots, once every helper is dead; its files are closed with `stack`. Raises as `Supervisor` does."""
     keep_logs_quiet()
     if own:
-        privileges.give_up(privileges.CONFINING)
+        runs_program = options.bootloader != BUILTIN
+        privileges.give_up(privileges.RUNNING_PROGRAMS if runs_program else privileges.CONFINING)
     result = interrupts.run(_boot(options, process))
     stack.callback(result.close)
     kernel, ramdisk = result.kernel, result.ramdisk
@@ -41,10 +44,13 @@ def boot_here(options: FrontEndOptions, process: LauncherProcess | None, stack: 
 async def _boot(options: FrontEndOptions, process: LauncherProcess | None) -> BootResult:
     budgets = Budgets(wall_seconds=options.seconds or limits.WALL_SECONDS)
     config = Config(budgets=budgets, audit_log=default_log())
+    runs_program = options.bootloader != BUILTIN
     request = BootRequest(
         disk=options.disk,
+        bootloader=Path(options.bootloader) if os.sep in options.bootloader else options.bootloader,
         entry=options.entry,
-        extra=options.args,
+        args=options.args if runs_program else None,  # a program appends them itself, as pygrub does
+        extra=None if runs_program else options.args,
         kernel=options.kernel,
         ramdisk=options.guest_ramdisk,
         offset=options.offset,

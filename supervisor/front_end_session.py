@@ -32,6 +32,7 @@ usage: domward-bootloader [--output=FILE] [--output-format=simple0|simple|sxp]
                           [--output-directory=DIR] [--quiet | --interactive]
                           [--entry=N|TITLE] [--kernel=PATH [--ramdisk=PATH]]
                           [--args=STRING] [--offset=N] [--runas=UID] [--debug]
+                          [--bootloader=builtin|pygrub|PATH]
                           [--format=raw|qcow2] [--timeout=S] DISK
 
 Takes what boots off a guest's disk in confined helper processes, for a

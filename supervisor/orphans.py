@@ -14,14 +14,14 @@ import contextlib
 import os
 import select
 import signal
-from collections.abc import Iterator
+
+import psutil
 
 from domward.protocol import limits
 from domward.protocol.fds import Fd
 
 from .config import Config
 from .leases import UidLeases
-from .paths import PROC
 
 
 def end_orphans(config: Config) -> list[int]:
@@ -29,13 +29,13 @@ def end_orphans(config: Config) -> list[int]:
     ended: list[int] = []
     leases = UidLeases(config.state_directory, config.uid_base, config.uid_count)
     try:
-        for pid in _pids():
-            uid = _uid_of(pid)
+        for process in psutil.process_iter():
+            uid = _uid_of(process)
             if uid is None or not leases.claim(uid):
                 continue
             try:
-                if _end(pid, uid):
-                    ended.append(pid)
+                if _end(process.pid, uid):
+                    ended.append(process.pid)
             finally:
                 leases.release(uid)
     finally:
@@ -43,22 +43,17 @@ def end_orphans(config: Config) -> list[int]:
     return ended
 
 
-def _pids() -> Iterator[int]:
-    return (int(name) for name in os.listdir(PROC) if name.isascii() and name.isdigit())
-
-
-def _uid_of(pid: int) -> int | None:
+def _uid_of(process: psutil.Process) -> int | None:
     """The real uid: the owner of /proc/PID is root where a process is not dumpable."""
-    with contextlib.suppress(OSError), open(f"{PROC}/{pid}/status", encoding="utf-8", errors="replace") as file:
-        for line in file:
-            if line.startswith("Uid:"):
-                return int(line.split()[1])
-    return None
+    try:
+        return process.uids().real
+    except psutil.Error:  # it is gone
+        return None
 
 
 def _end(pid: int, uid: int) -> bool:
-    with contextlib.suppress(OSError), Fd(os.pidfd_open(pid), "an orphan's pidfd") as pidfd:
-        if _uid_of(pid) != uid:
+    with contextlib.suppress(OSError, psutil.Error), Fd(os.pidfd_open(pid), "an orphan's pidfd") as pidfd:
+        if _uid_of(psutil.Process(pid)) != uid:
             return False
         signal.pidfd_send_signal(pidfd.fileno(), signal.SIGKILL)
         dead = select.poll()

@@ -13,6 +13,7 @@ from domward.protocol import limits
 from domward.protocol.control import OperationInfo, Step
 from domward.protocol.errors import printable
 from domward.protocol.messages import EntryFound, VolumeFound
+from domward.protocol.text import encoded
 
 from .bootloader import InspectResult
 
@@ -95,19 +96,19 @@ def inspection_of(found: dict[str, Any]) -> InspectResult:
     entries = tuple(
         EntryFound(
             index=entry["index"],
-            title=_bytes(entry["title"]),
-            submenus=tuple(_bytes(title) for title in entry["submenus"]),
-            identifier=_bytes(entry["id"]),
-            kernel=_bytes(entry["kernel"] or ""),
+            title=encoded(entry["title"]),
+            submenus=tuple(encoded(title) for title in entry["submenus"]),
+            identifier=encoded(entry["id"]),
+            kernel=encoded(entry["kernel"] or ""),
             kernel_bytes=entry["kernel_bytes"],
-            initrds=tuple(_bytes(path) for path in entry["initrds"]),
+            initrds=tuple(encoded(path) for path in entry["initrds"]),
             ramdisk_bytes=entry["ramdisk_bytes"],
-            args=_bytes(entry["args"]),
+            args=encoded(entry["args"]),
             problem=entry["problem"] or "",
         )
         for entry in found["entries"]
     )
-    volumes = tuple(VolumeFound(**volume | {"label": _bytes(volume["label"])}) for volume in found["volumes"])
+    volumes = tuple(VolumeFound(**volume | {"label": encoded(volume["label"])}) for volume in found["volumes"])
     return InspectResult(
         operation=found["operation"],
         image_format=found["format"],
@@ -119,10 +120,6 @@ def inspection_of(found: dict[str, Any]) -> InspectResult:
         reason=found["reason"] or "",
         problem=found["problem"] or "",
     )
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode("utf-8", "surrogateescape")
 
 
 def fitting_label(text: str) -> str:

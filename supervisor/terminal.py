@@ -32,7 +32,7 @@ STEPS = {
 }
 
 _ERASE_LINE = "\r\x1b[K"
-_RESET = b"\x1b[0m\x1b[?25h\r\n"
+_RESET = b"\x1b[?1l\x1b[0m\x1b[?25h\r\n"
 _LARGEST = 1000
 
 

@@ -32,18 +32,19 @@ MEMBERS = (
     "seq", "time", "monotonic", "boot", "operation", "actor", "event", "domain", "outcome", "errno", "detail", "prev",
     "hash",
 )  # fmt: skip
-_TYPES: dict[str, Any] = {
-    "time": str,
-    "monotonic": int,
-    "boot": str,
-    "operation": str | None,
-    "actor": dict,
-    "event": str,
-    "domain": dict | None,
-    "outcome": str,
-    "errno": str | None,
-    "detail": dict,
-}
+_TEXT_OR_NONE = (str, type(None))
+_TYPES: tuple[tuple[str, type | tuple[type, ...]], ...] = (
+    ("time", str),
+    ("monotonic", int),
+    ("boot", str),
+    ("operation", _TEXT_OR_NONE),
+    ("actor", dict),
+    ("event", str),
+    ("domain", (dict, type(None))),
+    ("outcome", str),
+    ("errno", _TEXT_OR_NONE),
+    ("detail", dict),
+)
 _SEQ = re.compile(rb'\{"seq":([0-9]{1,19})[,"]')
 _ROUNDING = 1000  # nanoseconds: times in records are of whole microseconds
 
@@ -54,8 +55,11 @@ def parsed(line: bytes) -> dict[str, Any] | None:
         record = json.loads(line)
         if not isinstance(record, dict) or tuple(record) != MEMBERS:
             return None
-        right = all(isinstance(record[name], kind) for name, kind in _TYPES.items())
-        return record if right and wall_of(record["time"]) >= 0 else None
+        for name, kind in _TYPES:
+            if not isinstance(record[name], kind):
+                return None
+        wall_of(record["time"])
+        return record
     except (ValueError, RecursionError, OverflowError):
         return None
 

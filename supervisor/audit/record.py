@@ -57,7 +57,6 @@ class Event(enum.Enum):
     FAILURE = "failure"
     PROTOCOL_VIOLATION = "protocol-violation"
     COMPLETION = "completion"
-    DOMAIN = "domain"
     CONTROL = "control"
 
 
@@ -207,7 +206,7 @@ def make_entry(
         "time": rfc3339(wall),
         "monotonic": monotonic,
         "boot": boot,
-        "operation": operation or None,
+        "operation": printable(operation)[: limits.AUDIT_TEXT] if operation else None,
         "actor": actor.members(),
         "event": event.value,
         "domain": None if domain is None else domain.members(),

@@ -65,7 +65,7 @@ def _what(event: str, detail: dict[str, Any]) -> str:
             return _list(detail.get("layers"))
         case Event.LOG_OPENED.value:
             return f"host {text('host')} chain {text('chain')}"
-    return " ".join(part for part in (text("code"), text("sentence")) if part)
+    return ": ".join(part for part in (text("call"), text("code"), text("sentence") or text("reason")) if part)
 
 
 def _list(values: object) -> str:

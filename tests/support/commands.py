@@ -14,6 +14,8 @@ from typing import Any
 COMMAND = (sys.executable, "-I", "-m", "domward.supervisor")
 SECONDS = 100  # for a machine that is busy; domward's own time-outs are what ends a command
 EXIT_CODES = {
+    "audit-broken": 1,
+    "audit-unavailable": 1,
     "failed": 1,
     "out-of-memory": 1,
     "usage": 2,

@@ -19,15 +19,15 @@ from typing import Any
 from support.commands import COMMAND, SECONDS, Ran
 from support.vt100_screen import Vt100Screen
 
-RESET = b"\x1b[0m\x1b[?25h\r\n"  # what domward leaves behind on the terminal
+RESET = b"\x1b[?1l\x1b[0m\x1b[?25h\r\n"  # what domward leaves behind on the terminal
 _UNFINISHED = re.compile(rb"\x1b(\[[?0-9;]*)?\Z")
 
 UP, DOWN, ENTER, ESCAPE, INTERRUPT, ERASE_LINE = b"\x1b[A", b"\x1b[B", b"\r", b"\x1b", b"\x03", b"\x15"
 
 
-def screen_of(seen: bytes, columns: int, rows: int) -> Vt100Screen:
+def screen_of(seen: bytes, columns: int, rows: int, screens: type[Vt100Screen] = Vt100Screen) -> Vt100Screen:
     """The menu's screen after `seen` was written, up to where the terminal was given back."""
-    screen = Vt100Screen(columns, rows)
+    screen = screens(columns, rows)
     screen.feed(_UNFINISHED.sub(b"", seen.split(RESET)[0]))
     return screen
 
@@ -35,8 +35,11 @@ def screen_of(seen: bytes, columns: int, rows: int) -> Vt100Screen:
 class MenuTerminal:
     """A pty with the command on it, as leader of a session that it controls; standard error is a pipe."""
 
-    def __init__(self, words: tuple[str | Path, ...], columns: int, rows: int) -> None:
+    def __init__(
+        self, words: tuple[str | Path, ...], columns: int, rows: int, screens: type[Vt100Screen] = Vt100Screen
+    ) -> None:
         self.columns, self.rows = columns, rows
+        self._screens = screens
         self.seen = b""
         self.master, self.slave = os.openpty()
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
@@ -51,7 +54,7 @@ class MenuTerminal:
 
     def screen(self) -> Vt100Screen:
         """What the menu shows; AssertionError where anything was written that a menu may not write."""
-        return screen_of(self.seen, self.columns, self.rows)
+        return screen_of(self.seen, self.columns, self.rows, self._screens)
 
     def until(self, condition: Callable[[Vt100Screen], bool]) -> Vt100Screen:
         """The screen as soon as `condition` holds."""
@@ -113,10 +116,14 @@ class MenuTerminal:
 
 @contextlib.contextmanager
 def menu_terminal(
-    *arguments: str | Path, columns: int = 80, rows: int = 24, command: tuple[str, ...] = COMMAND
+    *arguments: str | Path,
+    columns: int = 80,
+    rows: int = 24,
+    screens: type[Vt100Screen] = Vt100Screen,
+    command: tuple[str, ...] = COMMAND,
 ) -> Iterator[MenuTerminal]:
     """`domward run --interactive` with `arguments` on a terminal of this size; `command` is the words for `domward`."""
-    terminal = MenuTerminal((*command, "run", "--interactive", *arguments), columns, rows)
+    terminal = MenuTerminal((*command, "run", "--interactive", *arguments), columns, rows, screens)
     try:
         yield terminal
     finally:

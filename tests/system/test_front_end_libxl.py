@@ -15,6 +15,7 @@ from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory, Fs, whole
 from support.guests import debian_disk, expected
 from support.menu_terminal import DOWN, ENTER, ERASE_LINE
+from support.programs import DELIVERS, script
 from support.toolstacks import Booted, Libxl, libxl
 
 from domward.protocol import limits
@@ -239,6 +240,14 @@ def small_tmpfs(tmp_path: Path) -> Iterator[Path]:
 def test_an_output_directory_that_is_full(disk: Path, small_tmpfs: Path) -> None:
     sentence = fails(small_tmpfs, disk)
     assert sentence == "domward: failed: The result could not be written: No space left on device.\n"
+
+
+def test_a_program_reads_the_disk_in_the_built_in_readers_place(tmp_path: Path) -> None:
+    (tmp_path / "disk").write_bytes(b"".join(bytes([number]) * 4096 for number in range(1, 17)))
+    program = script(tmp_path / "boot", DELIVERS)
+    booted = boots(tmp_path / "run", tmp_path / "disk", f"--bootloader={program}")
+    assert (booted.kernel, booted.args) == (b"\x01" * 4096, b"from a script")
+    assert "There is no bootloader" in fails(tmp_path / "none", tmp_path / "disk", "--bootloader=grub3")
 
 
 def test_several_creates_at_once(disk: Path, kernel: DebianKernel, tmp_path: Path) -> None:

@@ -163,8 +163,8 @@ def test_row_15_nothing_of_the_callers_environment_reaches_the_installed_command
         machine.run("dpkg", "--install", "/mnt/domward.deb")
         settings = {"PYTHONPATH": "/mnt/hostile", "HOME": "/mnt/hostile", "PYTHONUSERBASE": "/mnt/hostile"}
         assert "taken" in machine.run("python3", "-c", "", **settings).stdout  # it would be seen
-        for command in (["domward", "--version"], ["domward", "doctor"]):
-            assert "taken" not in machine.run(*command, **settings).stdout
+        for command in ("domward --version", "domwardd --version", "domward-bootloader --version", "domward doctor"):
+            assert "taken" not in machine.run(*command.split(), **settings).stdout
 
 
 def test_the_units_are_sound_and_each_exposure_of_the_service_has_its_reason_in_docs(share: Path) -> None:

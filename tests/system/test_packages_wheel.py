@@ -63,10 +63,10 @@ def test_row_15_the_installed_commands_take_nothing_from_the_environment(
 ) -> None:
     link = tmp_path / "elsewhere"
     link.symlink_to(scripts / "domward")
-    for command in (scripts / "domward", link):
+    for command in (link, *(scripts / name for name in ("domward", "domwardd", "domward-bootloader"))):
         done = subprocess.run([command, "--version"], env=hostile, cwd=tmp_path, capture_output=True, check=False)
         assert (done.returncode, done.stderr) == (0, b"")
-        assert done.stdout.startswith(b"domward ")
+        assert done.stdout.startswith(b"domward")
         assert b"environment" not in done.stdout
 
 

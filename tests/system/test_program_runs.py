@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,20 @@ def test_a_shell_script_as_a_bootloader(disk: Path, tmp_path: Path) -> None:
 
     asyncio.run(main())
     assert disk.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_bootloader_sees_its_disk_whatever_the_umask_of_the_caller(disk: Path, tmp_path: Path) -> None:
+    program = script(tmp_path / "boot", DELIVERS)
+
+    async def main() -> None:
+        async with Supervisor() as supervisor:
+            (await supervisor.run_bootloader(BootRequest(disk=disk, bootloader=program))).close()
+
+    before = os.umask(0o077)
+    try:
+        asyncio.run(main())
+    finally:
+        os.umask(before)
 
 
 def test_a_program_that_fails_is_an_error_with_its_status_and_its_last_words(disk: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from domward.helpers.terminal_filter import CSI_BYTES, STRING_BYTES, TerminalFilter
 
-ALLOWED = re.compile(rb"(?:[\x20-\x7e\r\n\b\t]|\x1b\[[0-9;]{0,16}[HJKmABCDf]|\x1b\[\?25[hl])*")
+ALLOWED = re.compile(rb"(?:[\x20-\x7e\r\n\b\t]|\x1b\[[0-9;]{0,16}[HJKmABCDf]|\x1b\[\?(?:1|25)[hl])*")
 
 # Random bytes seldom make a sequence: pieces of some, whole ones, and any bytes between.
 PIECES = st.sampled_from(
@@ -41,7 +41,9 @@ DRAWING = [
 ]
 
 
-@pytest.mark.parametrize("sequence", [*DRAWING, b"\x1b[?25h", b"\x1b[?25l", b"\x1b[" + b"1" * 16 + b"m"])
+@pytest.mark.parametrize(
+    "sequence", [*DRAWING, b"\x1b[?25h", b"\x1b[?25l", b"\x1b[?1h", b"\x1b[?1l", b"\x1b[" + b"1" * 16 + b"m"]
+)
 def test_a_drawing_sequence_passes_whole(sequence: bytes) -> None:
     assert shown(b"a" + sequence + b"b") == b"a" + sequence + b"b"
 
@@ -51,7 +53,7 @@ def test_a_drawing_sequence_passes_whole(sequence: bytes) -> None:
     [
         b"\x1b]0;title\x07", b"\x1b]52;c;aGk=\x1b\\", b"\x1bP$q\"p\x1b\\", b"\x1b_x\x1b\\", b"\x1b^x\x1b\\",
         b"\x1bXx\x1b\\", b"\x1b]0;t\x9c", b"\x1bc", b"\x1b7", b"\x1b8", b"\x1bH", b"\x1bM", b"\x1b=", b"\x1bZ",
-        b"\x1b(0", b"\x1b)B", b"\x1b%G", b"\x1b#8", b"\x1b F", b"\x1b[6n", b"\x1b[c", b"\x1b[>c", b"\x1b[21t",
+        b"\x1b)0", b"\x1b(B", b"\x1b%G", b"\x1b#8", b"\x1b F", b"\x1b[6n", b"\x1b[c", b"\x1b[>c", b"\x1b[21t",
         b"\x1b[?1049h", b"\x1b[?25;1h", b"\x1b[?25$p", b"\x1b[?2J", b"\x1b[25h", b"\x1b[5i", b"\x1b[1;2r", b"\x1b[!p",
         b"\x1b[4h", b"\x1b[1:2m", b"\x1b[>4;2m", b"\x1b[1 m", b"\x1b[" + b"1" * 17 + b"m", b"\x00", b"\x05", b"\x07",
         b"\x0b",        b"\x0c", b"\x0e", b"\x0f", b"\x11", b"\x13", b"\x18", b"\x1a", b"\x7f", b"\x1b", b"\x1b\x1b",
@@ -64,6 +66,22 @@ def test_anything_else_is_dropped_whole(sequence: bytes) -> None:
 def test_bytes_beyond_ascii_become_question_marks() -> None:
     assert shown("\u00e9\u2013\u009b31m".encode()) == b"??" + b"???" + b"??31m"
     assert shown(b"\x9b31m\x9d0;t\x9c") == b"?31m?0;t?"
+
+
+@pytest.mark.parametrize(
+    ("sets", "drawn"),
+    [
+        (b"\x1b)0\x0elqk\x0flqk", b"+-+lqk"),  # as curses does on a VT100
+        (b"\x1b(0lqk\x1b(Blqk", b"+-+lqk"),  # as curses does on an xterm
+        (b"\x0e\x1b)0x\x1b)Bx", b"|x"),
+        (b"\x1b)0\x0fx\x0ex\x1bcx", b"x|x"),  # a reset
+        (b"\x1b)0\x0e\x1b[7mABC_~\x1b[m", b"\x1b[7mABC o\x1b[m"),
+        (b"\x1b)0\x0e\x80", b"?"),
+        (b"\x1b) 0\x0ex", b"x"),
+    ],
+)
+def test_line_drawing_is_drawn_with_what_every_terminal_has(sets: bytes, drawn: bytes) -> None:
+    assert shown(sets) == drawn
 
 
 def test_a_control_character_ends_a_sequence_and_is_itself_looked_at() -> None:

@@ -19,7 +19,10 @@ pytestmark = pytest.mark.xen
 def done(dom0: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
     """What became of the check that the test is about; nothing is left of it in dom0."""
     marker = request.node.get_closest_marker("check")
-    found: dict[str, Any] = json.loads((dom0 / "xl.json").read_text())[marker.args[0]]
+    assert marker is not None
+    checks: dict[str, dict[str, Any]] = json.loads((dom0 / "xl.json").read_text())
+    assert marker.args[0] in checks, (dom0 / "xl.out").read_text()
+    found = checks[marker.args[0]]
     assert "error" not in found, found["error"]
     assert found["left"] == []
     return found

@@ -322,9 +322,13 @@ def settled(before: dict[str, list[str]]) -> list[str]:
 
 
 def main() -> None:
-    results: dict[str, Any] = {}
+    """Runs each check that has no result yet."""
+    file = Path(sys.argv[1])
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     before = state()
     for name in sys.argv[2:] or CHECKS:
+        if name in results:
+            continue
         began = time.monotonic()
         try:
             found = CHECKS[name]()
@@ -332,7 +336,7 @@ def main() -> None:
             found = {"error": traceback.format_exc()}
             xl("destroy", name.replace("_", "-"))
         results[name] = found | {"left": settled(before), "all_seconds": round(time.monotonic() - began, 1)}
-        Path(sys.argv[1]).write_text(json.dumps(results, indent=1))
+        file.write_text(json.dumps(results, indent=1))
 
 
 main()
