@@ -265,10 +265,12 @@ def _named(client: Client, given: str) -> str:
     """The id that ends with `given`. Raises UsageError where there is none or more than one."""
     if _OPERATION.fullmatch(given):
         return given
+    if not given:
+        raise UsageError("An operation has an id.", advice="'domward list --all' shows the ids.")
     found = [info.operation for info in client.list(finished=True) if info.operation.endswith(given)]
     if len(found) != 1:
         raise UsageError(
-            f"{len(found) or 'No'} operations have an id that ends so." if given else "An operation has an id.",
+            f"{len(found) or 'No'} operations have an id that ends so.",
             advice="'domward list --all' shows the ids.",
         )
     return found[0]

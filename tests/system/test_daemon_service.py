@@ -221,3 +221,19 @@ def test_a_socket_that_cannot_be_made_is_said(folder: Path) -> None:
     assert done.returncode == 1
     assert "domwardd: failed: The control socket " in done.stderr
     assert (folder / "control.sock").read_text() == "not a socket"
+
+
+def test_counters_are_written_to_a_file_and_at_the_end_once_more(folder: Path, disk: Path) -> None:
+    path = folder / "domward.prom"
+    with disk.open("rb") as opened, daemon(folder, {"metrics": {"file": str(path), "seconds": 3600}}) as running:
+        with running.client() as client:
+            client.result(client.run(opened.fileno())).close()
+            assert 'domward_operations_total{kind="boot",outcome="done"} 1' in client.metrics()
+    assert 'domward_operations_total{kind="boot",outcome="done"} 1' in path.read_text()
+    assert "domward_helpers_alive 0" in path.read_text()
+
+
+def test_a_file_of_counters_that_cannot_be_written_is_logged_and_no_more(folder: Path) -> None:
+    with daemon(folder, {"metrics": {"file": str(folder / "none" / "x.prom")}}) as running, running.client() as client:
+        assert client.list() == []
+    assert "cannot be written" in running.log.read_text()
