@@ -47,6 +47,7 @@ class Launcher:
         self._events = events
         self._requests = itertools.count(1)
         self._pending: dict[int, asyncio.Future[NewProcess]] = {}
+        self._answered = 0
         self._places = asyncio.Semaphore(_MOST_PENDING)
         self._ready: asyncio.Future[LauncherReady] = asyncio.get_running_loop().create_future()
         self._channel: Channel | None = None
@@ -120,11 +121,18 @@ class Launcher:
         return answer
 
     async def _end_unwanted(self, answer: asyncio.Future[NewProcess]) -> None:
-        """Waits until it is known whether there is a helper, and ends it. A launcher that does not say is killed."""
-        if not (await asyncio.wait([answer], timeout=self._config.budgets.term_grace_seconds))[0]:
-            assert self.child is not None
-            self.child.send_signal(signal.SIGKILL)
-            await asyncio.wait([answer])  # its end of file fails every request
+        """Waits until it is known whether there is a helper, and ends it.
+
+        A launcher that answers nobody for `start_seconds` is killed; one that is only busy with the requests of others
+        is not, because they would fail with it.
+        """
+        while not answer.done():
+            before = self._answered
+            await asyncio.wait([answer], timeout=self._config.budgets.start_seconds)
+            if self._answered == before and not answer.done():
+                assert self.child is not None
+                self.child.send_signal(signal.SIGKILL)
+                await asyncio.wait([answer])  # its end of file fails every request
         if answer.exception() is None:
             process = answer.result()
             exit_info = self._config.exit_info_from_pidfd
@@ -166,6 +174,7 @@ class Launcher:
 
     def _take(self, received: Received) -> None:
         message = received.message
+        self._answered += 1
         if received.pidfd is not None:
             received.pidfd.close()
         if isinstance(message, LauncherReady):

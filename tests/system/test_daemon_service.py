@@ -225,10 +225,10 @@ def test_a_socket_that_cannot_be_made_is_said(folder: Path) -> None:
 
 def test_counters_are_written_to_a_file_and_at_the_end_once_more(folder: Path, disk: Path) -> None:
     path = folder / "domward.prom"
-    with disk.open("rb") as opened, daemon(folder, {"metrics": {"file": str(path), "seconds": 3600}}) as running:
-        with running.client() as client:
-            client.result(client.run(opened.fileno())).close()
-            assert 'domward_operations_total{kind="boot",outcome="done"} 1' in client.metrics()
+    settings = {"metrics": {"file": str(path), "seconds": 3600}}
+    with disk.open("rb") as opened, daemon(folder, settings) as running, running.client() as client:
+        client.result(client.run(opened.fileno())).close()
+        assert 'domward_operations_total{kind="boot",outcome="done"} 1' in client.metrics()
     assert 'domward_operations_total{kind="boot",outcome="done"} 1' in path.read_text()
     assert "domward_helpers_alive 0" in path.read_text()
 
