@@ -15,7 +15,7 @@ from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
 from support.guests import debian_disk, expected
 from support.menu_terminal import DOWN, ENTER
-from support.toolstacks import libxl
+from support.toolstacks import SECONDS, libxl
 
 from domward.protocol.client import Client
 from domward.protocol.control import OperationInfo
@@ -91,8 +91,9 @@ def test_the_domain_or_the_toolstack_dies_while_the_menu_waits(how: str, disk: P
 def test_the_daemon_dies_while_the_menu_waits(number: signal.Signals, disk: Path, tmp_path: Path) -> None:
     with the_hosts_daemon() as running, libxl(tmp_path, disk) as run:
         run.until_shown("Boot menu")
-        running.stop(number)
-        booted = run.finish()
+        running.process.send_signal(number)
+        booted = run.finish()  # which reads what is said, as libxl does: nobody waits for the daemon meanwhile
+        running.process.wait(SECONDS)
     paths.CONTROL_SOCKET.unlink(missing_ok=True)
     assert booted.code > 0
     assert (booted.answer, booted.left) == (b"", [])
