@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from domward.protocol.errors import AuditBroken, OperationFailed, RefusedError, UsageError, printable
 
-from . import report
+from . import paths, report
 from .audit.place import default_log
 from .outcomes import error_line
 from .streams import print_error, print_raw, print_result
@@ -92,7 +92,7 @@ def _files(options: argparse.Namespace) -> list[Path]:
     """Those named, or the default log after the files that were rotated out of it, oldest first."""
     if options.files:
         return list(options.files)
-    log = default_log()
+    log = paths.AUDIT_LOG if os.access(paths.AUDIT_LOG, os.R_OK) else default_log()  # an auditor is not root
     try:
         rotated = [path for path in log.parent.glob(f"{log.name}.*") if _ROTATED.fullmatch(path.name[len(log.name) :])]
     except OSError:

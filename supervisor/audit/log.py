@@ -128,10 +128,14 @@ class AuditLog:
         return self._lock
 
     def _open_folder(self) -> Fd:
+        made = False
         with contextlib.suppress(FileExistsError):
             os.mkdir(self.path.parent, _FOLDER_MODE)
+            made = True
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         folder = Fd(os.open(self.path.parent, flags), "audit folder")
+        if made:
+            _let_auditors(folder, _FOLDER_MODE)
         found = os.fstat(folder.fileno())
         if found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             folder.close()
@@ -206,10 +210,7 @@ class AuditLog:
         except FileNotFoundError:
             made = os.open(name, flags | os.O_CREAT | os.O_EXCL, _FILE_MODE, dir_fd=self._folder.fileno())
             file = Fd(made, "audit log")
-            if user_namespace.caller()[0] == 0:
-                with contextlib.suppress(KeyError):  # without the group, the log is its owner's alone
-                    os.fchown(file.fileno(), 0, grp.getgrnam(AUDIT_GROUP).gr_gid)
-            os.fchmod(file.fileno(), _FILE_MODE)
+            _let_auditors(file, _FILE_MODE)
         found = os.fstat(file.fileno())
         others = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
         if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or others or found.st_nlink != 1:
@@ -375,6 +376,14 @@ class AuditLog:
 
     def _error(self, sentence: str, advice: str) -> AuditUnavailable:
         return AuditUnavailable(sentence, advice=advice)
+
+
+def _let_auditors(new: Fd, mode: int) -> None:
+    """Gives a `new` file or folder of root's to the group of the auditors; without one it is its owner's alone."""
+    if user_namespace.caller()[0] == 0:
+        with contextlib.suppress(KeyError):
+            os.fchown(new.fileno(), 0, grp.getgrnam(AUDIT_GROUP).gr_gid)
+    os.fchmod(new.fileno(), mode)
 
 
 def _named(checkpoint: Checkpoint) -> Detail:

@@ -77,9 +77,9 @@ class Writer:
     def _run(self) -> None:
         while batch := self._next():
             error: DomwardError | None = None
+            written: Sequence[Written] = ()
             try:
                 written = self._log.append([entry for entry, _ in batch])
-                self._mirror(self._log, written)
             except DomwardError as caught:
                 error = caught
             except MemoryError:
@@ -87,6 +87,8 @@ class Writer:
             except Exception as caught:  # noqa: BLE001 - whoever waits for the record must hear of any defect here
                 error = AuditUnavailable(f"The audit log has a defect: {type(caught).__name__}: {caught}.")
             self._post(_settle, batch, error)
+            if written:
+                self._mirror(self._log, written)
         self._mirror(self._log, ())
         self._log.close()
         self._post(self._end)

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from bench.peers import interleaved, table
 from support.audit_logs import opened, operation
+from support.debian_kernel import cache_folder
 from support.disks import Disk, Fs, Part, build_disk
 
 from domward.supervisor import BootRequest, Config, Supervisor
@@ -42,8 +43,8 @@ def disk(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def on_disk() -> Iterator[Path]:
-    """A folder for a log on the disk that holds this work tree: /tmp may be in memory, where a sync costs nothing."""
-    folder = Path(tempfile.mkdtemp(dir=Path(__file__).parents[2], prefix=".audit-bench-"))
+    """A folder for a log on the disk that keeps downloads: /tmp may be in memory, where a sync costs nothing."""
+    folder = Path(tempfile.mkdtemp(dir=cache_folder(), prefix="audit-bench-"))
     yield folder
     shutil.rmtree(folder)
 

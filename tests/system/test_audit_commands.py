@@ -59,6 +59,19 @@ def test_show_lists_what_the_options_want_in_each_form(log: Path) -> None:
     domward("audit", "show", log, "--since", "yesterday").error("usage")
 
 
+def test_a_new_log_is_the_auditors_to_read_where_there_is_such_a_group(tmp_path: Path) -> None:
+    groups = tmp_path / "group"
+    groups.write_text(Path("/etc/group").read_text() + "domward-audit:x:64321:\n")
+    before = ("unshare", "-m", "bash", "-c", 'mount --bind "$0" /etc/group && exec "$@"', str(groups))
+    log = tmp_path / "log" / "audit.log"
+    domward("inspect", tmp_path / "none.img", "--audit-log", log, before=before).error("disk-not-found")
+    assert [(path.stat().st_gid, path.stat().st_mode & 0o777) for path in (log.parent, log)] == [
+        (64321, 0o750),
+        (64321, 0o640),
+    ]
+    assert log.with_name("audit.log.lock").stat().st_mode & 0o777 == 0o600
+
+
 # --- signatures ------------------------------------------------------------------------------------------------------
 
 

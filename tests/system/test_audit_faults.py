@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from support.audit_logs import events, opened, operation, records, written_log
-from support.commands import domward
+from support.commands import COMMAND, domward
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
 from support.guests import debian_disk
@@ -160,3 +160,13 @@ def test_two_daemons_of_one_log_are_one_too_many(disk: Path, tmp_path: Path) -> 
     asyncio.run(work())
     assert verify([folder / "audit.log"]).whole
     assert events(folder / "audit.log").count("completion") == 1
+
+
+@pytest.mark.parametrize("mebibytes", [60, 120, 200, 260, 320])
+def test_a_command_that_runs_out_of_memory_leaves_a_whole_log(disk: Path, tmp_path: Path, mebibytes: int) -> None:
+    path = written_log(tmp_path / "log" / "audit.log", 1)
+    limited = ("prlimit", f"--as={mebibytes << 20}")
+    subprocess.run([*limited, *COMMAND, "inspect", disk, "--audit-log", path], capture_output=True, check=False)
+    assert verify([path]).whole
+    assert domward("inspect", disk, "--audit-log", path).code == 0
+    assert verify([path]).whole
