@@ -63,9 +63,9 @@ def main() -> int:
     setproctitle.setproctitle("domward: launcher")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     os.umask(0o022)  # not that of whoever started it: a helper enters the folders of its root as another user
-    kernel.close_from(CHANNEL_FD + 1)
     channel = _channel_of(CHANNEL_FD, "launcher's channel", max_fds=1)
     try:
+        kernel.close_from(CHANNEL_FD + 1)
         host = _prepare()
     except StepError as error:
         channel.send(StepFailed(step=error.step, errno=error.errno))

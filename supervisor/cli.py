@@ -60,7 +60,7 @@ def _run_command(given: Sequence[str], process: LauncherProcess | None, *, own: 
         return 0
     options.process = process
     if own:
-        privileges.give_up(options.keeps, options.may_lack or options.optional_layers)
+        privileges.give_up(options.keeps)
     code: int = options.action(options)
     return code
 
@@ -110,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Runs a Xen guest's bootloader in confined, throw-away helper processes.",
         allow_abbrev=False,
     )
-    parser.set_defaults(keeps=privileges.FILES, optional_layers=[], may_lack=())
+    parser.set_defaults(keeps=privileges.FILES)
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
 
@@ -141,7 +141,7 @@ def _parser() -> argparse.ArgumentParser:
     cli_control.add_to(commands)
 
     doctor = commands.add_parser("doctor", help="report which layers of confinement this host has", allow_abbrev=False)
-    doctor.set_defaults(action=_doctor, keeps=privileges.CONFINING, may_lack=tuple(Layer))
+    doctor.set_defaults(action=_doctor, keeps=privileges.CONFINING)
     _add_layers(doctor)
     doctor.add_argument("--json", action="store_true", help="print one object for programs")
     cli_audit.add_to(commands)

@@ -52,7 +52,7 @@ def main(given: Sequence[str] | None = None) -> int:
             print_result([f"read {printable(str(file))}" for file in settings.read] + ["The settings can be used."])
             return 0
         _log_to_stderr(with_priority=bool(service.address))
-        give_up(CONFINING, settings.config.optional_layers)  # before there is a thread or a client
+        give_up(CONFINING)  # before there is a thread or a client
         asyncio.run(_Daemon(options, settings, service).run())
         return 0
     except SystemExit:  # --help or --version was printed; errors are UsageErrors

@@ -16,14 +16,12 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 
 from domward.protocol.errors import OperationFailed, UsageError
-from domward.protocol.layers import Layer
 from domward.protocol.privileges import LAUNCHER_KEEPS, Capability, capability_bits, privileged_filter
 
 from . import kernel
-from .missing_layers import require_optional
 from .paths import PROC
 
 #: For work on files that root may use, whoever owns them.
@@ -49,12 +47,12 @@ RUNNING_PROGRAMS: Mapping[Capability, str] = {
 }
 
 
-def give_up(but: Mapping[Capability, str], optional: Collection[Layer] = ()) -> None:
+def give_up(but: Mapping[Capability, str]) -> None:
     """Gives up all but `but`, as far as this process has it, from a process with one thread.
 
-    Without root there is nothing to give up but what executing a program could bring. `optional` are the layers that
-    may be missing here. Raises ConfinementUnavailable where the kernel has no seccomp and that is not optional,
-    OperationFailed, and UsageError where there are other threads, which would keep everything.
+    Without root there is nothing to give up but what executing a program could bring. A kernel without seccomp refuses
+    no calls: to confine there is refused by the supervisor, which records it, unless that layer is named as optional.
+    Raises OperationFailed, and UsageError where there are other threads, which would keep everything.
     """
     if len(os.listdir(f"{PROC}/self/task")) > 1:
         raise UsageError("Privileges can only be given up before threads are started.")
@@ -71,7 +69,6 @@ def give_up(but: Mapping[Capability, str], optional: Collection[Layer] = ()) -> 
     except OSError as error:
         if error.errno not in (errno.EINVAL, errno.ENOSYS):
             raise OperationFailed(f"A seccomp filter could not be loaded: {error.strerror}.") from error
-        require_optional({Layer.SECCOMP}, optional)
         return
     if kernel.refused_call_passes():
         raise OperationFailed("The seccomp filter was loaded and does not work.")

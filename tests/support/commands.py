@@ -23,6 +23,7 @@ EXIT_CODES = {
     "confinement-unavailable": 4,
     "timed-out": 5,
     "helper-died": 6,
+    "confinement-failed": 4,
     "cancelled": 130,
 }
 _LINE = re.compile(r"domward: ([a-z-]+): ([ -~]+)\n")
