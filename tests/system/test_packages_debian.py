@@ -104,6 +104,7 @@ def test_the_service_works_and_what_it_wrote_survives_an_upgrade_and_a_removal_a
         operation, shown = json.loads(machine.run("python3", "-I", "-c", CLIENT, "run").stdout)
         assert "Debian GNU/Linux" in shown
         machine.path("/etc/domward/conf.d/site.toml").write_text("[operations]\nrunning = 3\n")
+        machine.path("/var/lib/domward/key").write_text("of an administrator's")
         machine.run("systemctl", "reload", "domwardd")
         pid = main_pid(machine)
 
@@ -123,6 +124,7 @@ def test_the_service_works_and_what_it_wrote_survives_an_upgrade_and_a_removal_a
         assert processes(machine) == ""
         assert {"audit.log", "audit.log.head"} <= {path.name for path in machine.path("/var/log/domward").iterdir()}
         assert machine.path("/etc/domward/conf.d/site.toml").exists()
+        assert machine.path("/var/lib/domward/key").exists()
 
         machine.run("dpkg", "--purge", "domward")
         assert files(machine) == before
