@@ -47,8 +47,7 @@ def test_the_package_holds_every_module_and_every_file_of_the_service(source: So
     sides = {path for path in source.tracked() if path.startswith(SIDES) and not path.endswith("/ruff.toml")}
     (home,) = (file.removesuffix("/__init__.py") for file in files if file.endswith("/domward/__init__.py"))
     installed = {file.removeprefix(f"{home}/") for file in files if file.startswith(f"{home}/")}
-    modules = {name for name in installed if name.endswith((".py", ".policy", "py.typed"))}
-    assert modules == sides | {"__init__.py", "py.typed"}
+    assert {name for name in installed if Path(name).suffix not in ("", ".pyc")} == sides | {"__init__.py", "py.typed"}
     pages = {f"/usr/share/man/man{page.suffix[1:]}/{page.name}" for page in REPOSITORY.glob("packaging/man/*.[1-8]")}
     assert files >= pages | {
         "/usr/bin/domward",
