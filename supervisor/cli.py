@@ -125,9 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         help="builtin, pygrub or a program's path",
     )
     run.add_argument("--bootloader-arg", metavar="ARG", action="append", default=[], help="a word for that program")
-    run.add_argument("--kernel", metavar="PATH", help="for a program: the kernel's path on the guest's disk")
-    run.add_argument("--ramdisk", metavar="PATH", help="for a program: the ramdisk's path there")
-    run.add_argument("--offset", metavar="N", type=_offset, help="for a program: where a file system begins, in bytes")
+    run.add_argument("--kernel", metavar="PATH", help="the kernel's path on the guest's disk, in place of an entry's")
+    run.add_argument("--ramdisk", metavar="PATH", help="the ramdisk's path there, with --kernel")
+    run.add_argument("--offset", metavar="N", type=_offset, help="where the file system to look at begins, in bytes")
     run.add_argument("--entry", metavar="N|TITLE", help="the entry's number from 0, title, id, or 'submenu>title'")
     run.add_argument("--args", metavar="STR", help="kernel arguments in place of the entry's")
     run.add_argument("--output-dir", metavar="DIR", type=Path, help="write kernel, ramdisk and args there")
@@ -205,6 +205,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.daemon:
         if options.log_dir is not None:
             raise UsageError("The daemon keeps logs where its settings say.", advice="Leave --log-dir out.")
+        if options.bootloader_arg or (options.kernel, options.ramdisk, options.offset) != (None, None, None):
+            raise UsageError("The daemon takes neither --kernel, --ramdisk and --offset nor --bootloader-arg.")
         return cli_control.run_by_daemon(options)
     named = options.bootloader in (programs.BUILTIN, programs.PYGRUB) or os.sep not in options.bootloader
     request = BootRequest(

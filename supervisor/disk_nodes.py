@@ -8,7 +8,7 @@ read, though the image is root's alone, and nothing of the host's permissions is
 regular file                        a mount of the file alone, read-only, seen through a user namespace that maps its
                                     owner to the helper's uid (Linux 5.12; ext4, xfs, btrfs, tmpfs and others)
 the same where that cannot be had   a read-only loop device that clears itself, in a node as below: overlayfs, network
-                                    file systems, a file without read permission for its owner
+                                    file systems, a file without a name or without read permission for its owner
 block device                        a node with its number in a file system of its own; group the helper's, mode 0440,
                                     so that the helper cannot change the mode either
 ==================================  =================================================================================
@@ -48,6 +48,7 @@ from .paths import LOOP_CONTROL, PROC, PROGRAM_DISK, PROGRAM_DISK_FOLDER, PROGRA
 _HARMLESS = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID
 _NODE = os.path.basename(PROGRAM_DISK)
 _NODE_MODE = 0o440
+_NAMELESS = " (deleted)"  # proc_pid_fd(5)
 
 # <linux/loop.h>
 _LOOP_CTL_GET_FREE, _LOOP_CONFIGURE = 0x4C82, 0x4C0A
@@ -99,7 +100,10 @@ def _close(held: Fd | None) -> None:
 
 def _mappable(disk: Fd) -> bool:
     found = os.fstat(disk.fileno())
-    return stat.S_ISREG(found.st_mode) and bool(found.st_mode & stat.S_IRUSR)
+    if not stat.S_ISREG(found.st_mode) or not found.st_mode & stat.S_IRUSR:
+        return False
+    # A file that lost its name cannot be given a new one. A name that only looks so costs the loop device, no more.
+    return not os.readlink(f"{PROC}/self/fd/{disk.fileno()}").endswith(_NAMELESS)
 
 
 def _open_to_all(program: Fd) -> bool:

@@ -26,7 +26,15 @@ EXIT_CODES = {
     "confinement-failed": 4,
     "cancelled": 130,
 }
+# Codes that begin so are many.
+EXIT_CODES_OF_KINDS = {"disk-": 7, "program-": 6}
 _LINE = re.compile(r"domward: ([a-z-]+): ([ -~]+)\n")
+
+
+def exit_code(code: str) -> int:
+    """The exit code that goes with an error code."""
+    kind = code[: code.find("-") + 1]
+    return EXIT_CODES_OF_KINDS[kind] if kind in EXIT_CODES_OF_KINDS else EXIT_CODES[code]
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ class Ran:
         line = _LINE.fullmatch(self.err)
         assert line is not None, f"not one line of our form: {self.err!r}"
         assert line[1] == code, self.err
-        assert self.code == (7 if code.startswith("disk-") else EXIT_CODES[code])
+        assert self.code == exit_code(code)
         return line[2]
 
 
