@@ -96,9 +96,9 @@ class Actor:
             exe = printable(os.readlink(f"{paths.PROC}/{pid}/exe"))[: limits.AUDIT_TEXT]
         except OSError:
             exe = ""
-        loginuid = _read(f"{paths.PROC}/{pid}/loginuid")
+        loginuid = _first_line(f"{paths.PROC}/{pid}/loginuid")
         number = int(loginuid) if loginuid.isdigit() else _NO_LOGINUID
-        lines = _read(f"{paths.PROC}/{pid}/cgroup").splitlines()
+        lines = _lines(f"{paths.PROC}/{pid}/cgroup")
         cgroup = next((line[3:] for line in lines if line.startswith("0::")), "")
         return cls(uid, gid, pid, exe, cgroup[: limits.AUDIT_TEXT], None if number == _NO_LOGINUID else number)
 
@@ -147,22 +147,27 @@ def _text(value: str | None) -> str | None:
     return None if value is None else printable(value)[: limits.AUDIT_TEXT]
 
 
-def _read(path: str) -> str:
+def _lines(path: str | os.PathLike[str]) -> list[str]:
+    """The lines of a small file, printable; none where it cannot be read."""
     try:
         with open(path, "rb") as file:
-            return printable(file.read(_PROC_BYTES).replace(b"\n", b"\0")).replace("\\x00", "\n").strip()
+            return [printable(line) for line in file.read(_PROC_BYTES).splitlines()]
     except OSError:
-        return ""
+        return []
+
+
+def _first_line(path: str | os.PathLike[str]) -> str:
+    return next(iter(_lines(path)), "")
 
 
 def boot_id() -> str:
     """The kernel's id of this boot; empty where it has none."""
-    return _read(os.fspath(paths.BOOT_ID))
+    return _first_line(paths.BOOT_ID)
 
 
 def machine_id() -> str | None:
     """machine-id(5) of this host."""
-    return _read(os.fspath(paths.MACHINE_ID)) or None
+    return _first_line(paths.MACHINE_ID) or None
 
 
 def rfc3339(wall: int) -> str:
