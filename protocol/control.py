@@ -11,7 +11,7 @@ from __future__ import annotations
 import enum
 
 from . import limits
-from .schema import Message, boolean, choice, data, integer, optional_data, optional_text, text
+from .schema import Message, boolean, choice, data, integer, optional_data, optional_text, several_data, text
 
 _REQUEST = 2**31 - 1
 _SIZE = 2**63 - 1
@@ -54,9 +54,10 @@ class Run(Message, name="run"):
     The fields are those of `supervisor.bootloader.BootRequest`, of which domward.1 tells as options of ``run``.
     Fds: the disk, opened for reading by the client; none where root gives a `path` instead. `seconds` 0 takes the
     daemon's own time-out; `offset` -1 looks at every partition. With a `console` a menu is shown to who attaches;
-    `menu_timeout` -1 takes the disk's own. `bootloader` is "builtin" or what the daemon's host has. `label` is for
-    people: the guest's name, where there is one; `domid` (-1: not known) and `uuid` are the guest's, for the audit log.
-    A `detached` operation goes on when its client goes away; any other is cancelled then.
+    `menu_timeout` -1 takes the disk's own. `bootloader` is "builtin", "pygrub" or, from root, a program's path; a
+    program gets `bootloader_args` besides. `label` is for people: the guest's name, where there is one; `domid` (-1:
+    not known) and `uuid` are the guest's, for the audit log. A `detached` operation goes on when its client goes away;
+    any other is cancelled then.
     """
 
     request: int = integer(1, _REQUEST)
@@ -69,6 +70,7 @@ class Run(Message, name="run"):
     offset: int = integer(-1, _SIZE)
     image_format: str | None = optional_text(_NAME)
     bootloader: str = text(limits.PATH_BYTES)
+    bootloader_args: tuple[bytes, ...] = several_data(limits.PROGRAM_ARGUMENT_BYTES, limits.PROGRAM_ARGUMENTS)
     seconds: int = integer(0, 86_400)
     console: bool = boolean()
     columns: int = integer(1, _SCREEN)

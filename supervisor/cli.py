@@ -203,10 +203,6 @@ def _word(word: str | None) -> bytes | None:
 
 def _run(options: argparse.Namespace) -> int:
     if options.daemon:
-        if options.log_dir is not None:
-            raise UsageError("The daemon keeps logs where its settings say.", advice="Leave --log-dir out.")
-        if options.bootloader_arg or (options.kernel, options.ramdisk, options.offset) != (None, None, None):
-            raise UsageError("The daemon takes neither --kernel, --ramdisk and --offset nor --bootloader-arg.")
         return cli_control.run_by_daemon(options)
     named = options.bootloader in (programs.BUILTIN, programs.PYGRUB) or os.sep not in options.bootloader
     request = BootRequest(

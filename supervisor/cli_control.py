@@ -92,6 +92,9 @@ def _add_operation(parser: argparse.ArgumentParser) -> None:
 
 def run_by_daemon(options: argparse.Namespace) -> int:
     """`domward run --daemon`: the disk is opened here, with the rights of who calls."""
+    _require_daemons_own(options)
+    if options.log_dir is not None:
+        raise UsageError("The daemon keeps logs where its settings say.", advice="Leave --log-dir out.")
     with ExitStack() as stack:
         folder = stack.enter_context(output_folder(options.output_dir)) if options.output_dir else None
         client = stack.enter_context(_client(options))
@@ -109,6 +112,11 @@ def run_by_daemon(options: argparse.Namespace) -> int:
     return 0
 
 
+def _require_daemons_own(options: argparse.Namespace) -> None:
+    if options.no_audit or options.audit_log is not None:
+        raise UsageError("The daemon keeps the audit log that its settings name.", advice="Leave these options out.")
+
+
 def _booted(client: Client, disk: Fd, options: argparse.Namespace) -> Booted:
     with ExitStack() as stack:
         console = stack.enter_context(raw_console()) if options.interactive else None
@@ -116,8 +124,12 @@ def _booted(client: Client, disk: Fd, options: argparse.Namespace) -> Booted:
             disk.fileno(),
             entry=None if options.entry is None else arguments.as_bytes(options.entry),
             args=None if options.args is None else arguments.as_bytes(options.args),
+            kernel=None if options.kernel is None else arguments.as_bytes(options.kernel),
+            ramdisk=None if options.ramdisk is None else arguments.as_bytes(options.ramdisk),
+            offset=options.offset,
             image_format=options.format,
-            bootloader=options.bootloader,
+            bootloader=_bootloader(options.bootloader),
+            bootloader_args=tuple(arguments.as_bytes(word) for word in options.bootloader_arg),
             seconds=_whole(options.timeout),
             console=None if console is None else Screen(console.columns, console.rows),
             label=_label(options),
@@ -133,6 +145,7 @@ def _booted(client: Client, disk: Fd, options: argparse.Namespace) -> Booted:
 
 def inspect_by_daemon(options: argparse.Namespace) -> int:
     """`domward inspect --daemon`."""
+    _require_daemons_own(options)
     with _client(options) as client, open_disk(options.disk) as disk:
         submitted = client.inspect(
             disk.fileno(), image_format=options.format, seconds=_whole(options.timeout), label=_label(options)
@@ -155,6 +168,11 @@ def inspect_by_daemon(options: argparse.Namespace) -> int:
 
 def _whole(seconds: float) -> int:
     return max(1, int(seconds + _WHOLE_SECONDS))
+
+
+def _bootloader(given: str) -> str:
+    """The name of a bootloader, or the whole path of a program."""
+    return os.path.abspath(given) if os.sep in given else given
 
 
 def _label(options: argparse.Namespace) -> str:

@@ -2,8 +2,8 @@
 """`domwardd`: the daemon. Reads its settings, opens a supervisor, serves the control socket until it is told to stop.
 
 Signals: SIGHUP reads the settings again, SIGTERM and SIGINT end it: no new operations, those there are end with a typed
-completion each, their clients are told. Of root's privileges it keeps those that `privileges.CONFINING` names, from
-before the first client on. One daemon runs for one state directory. What a daemon that was killed left behind is
+completion each, their clients are told. Of root's privileges it keeps those that `privileges.RUNNING_PROGRAMS` names,
+from before the first client on. One daemon runs for one state directory. What a daemon that was killed left behind is
 cleared when the next one starts: helpers, records of operations, the socket.
 """
 
@@ -30,7 +30,7 @@ from domward.protocol.fds import Fd
 from . import paths
 from .control.server import ControlServer
 from .orphans import end_orphans
-from .privileges import CONFINING, give_up
+from .privileges import RUNNING_PROGRAMS, give_up
 from .service import Service
 from .settings import Settings, load
 from .streams import fill_closed, print_error, print_result
@@ -52,7 +52,7 @@ def main(given: Sequence[str] | None = None) -> int:
             print_result([f"read {printable(str(file))}" for file in settings.read] + ["The settings can be used."])
             return 0
         _log_to_stderr(with_priority=bool(service.address))
-        give_up(CONFINING)  # before there is a thread or a client
+        give_up(RUNNING_PROGRAMS)  # before there is a thread or a client
         asyncio.run(_Daemon(options, settings, service).run())
         return 0
     except SystemExit:  # --help or --version was printed; errors are UsageErrors

@@ -105,14 +105,15 @@ def _hello(server: ControlServer, client: Connection, message: Message, fds: Seq
 
 def _run(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
     assert isinstance(message, Run)
-    if message.bootloader != "builtin":
-        raise UsageError(f"There is no bootloader {printable(message.bootloader)} in this version.")
     server.operations.require_room(client.peer.uid)
+    bootloader = _bootloader_of(client, message.bootloader)
     disk = _disk_of(client, message.path, fds)
     hub = server.new_console(message.columns, message.rows) if message.console else None
     try:
         request = BootRequest(
             disk=disk,
+            bootloader=bootloader,
+            bootloader_args=message.bootloader_args,
             entry=message.entry,
             args=message.args,
             extra=message.extra,
@@ -330,6 +331,15 @@ def _disk_of(client: Connection, path: bytes | None, fds: Sequence[Fd]) -> Path 
     if not named.is_absolute() or b"\0" in path:
         raise UsageError("A disk's path must be absolute and without a NUL byte.")
     return named
+
+
+def _bootloader_of(client: Connection, name: str) -> str | Path:
+    """A bootloader by its name; a program by its path, which is opened with root's rights, so it is root's to give."""
+    if os.sep not in name:
+        return name
+    if client.role is not Role.ROOT:
+        raise RefusedError("Only root may name a bootloader by its path.", advice="Use 'builtin' or 'pygrub'.")
+    return Path(name)
 
 
 def _let_go(disk: Path | Fd) -> None:

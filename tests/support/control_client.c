@@ -65,6 +65,7 @@ static void put_int(struct out *o, int64_t value)
 static void field_str(struct out *o, const char *key, const char *value) { put_str(o, key); put_str(o, value); }
 static void field_int(struct out *o, const char *key, int64_t value) { put_str(o, key); put_int(o, value); }
 static void field_nil(struct out *o, const char *key) { put_str(o, key); put_byte(o, 0xc0); }
+static void field_empty(struct out *o, const char *key) { put_str(o, key); put_byte(o, 0x90); } /* an array of none */
 static void field_bool(struct out *o, const char *key, int value) { put_str(o, key); put_byte(o, value ? 0xc3 : 0xc2); }
 
 static void begin(struct out *o, unsigned fields, const char *type, int64_t request)
@@ -207,7 +208,7 @@ static void run(int end, const char *path)
 {
     int disk = open(path, O_RDONLY | O_CLOEXEC);
     if (disk < 0) die("the disk cannot be opened");
-    begin(&request, 19, "run", 2);
+    begin(&request, 20, "run", 2);
     field_nil(&request, "path");
     field_nil(&request, "entry");
     field_nil(&request, "args");
@@ -217,6 +218,7 @@ static void run(int end, const char *path)
     field_int(&request, "offset", -1);
     field_nil(&request, "image_format");
     field_str(&request, "bootloader", "builtin");
+    field_empty(&request, "bootloader_args");
     field_int(&request, "seconds", 0);
     field_bool(&request, "console", 0);
     field_int(&request, "columns", 80);

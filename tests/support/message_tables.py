@@ -27,6 +27,8 @@ def described(check: Check) -> str:
             return "bool"
         case "_one_of":
             return "str, one of " + ", ".join(around["values"])
+        case "_several":
+            return f"array of at most {around['most']}: {described(around['item'])}"
         case "_optional":
             return described(around["inner"]) + "; or nil"
         case other:

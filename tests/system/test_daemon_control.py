@@ -15,6 +15,7 @@ from support.daemons import AUDITORS, OPERATORS, RunningDaemon, daemon, public_f
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
 from support.guests import debian_disk, expected
+from support.programs import DELIVERS, script
 
 from domward.protocol import control, limits, wire
 from domward.protocol.client import Client, DaemonGone, Screen
@@ -185,7 +186,7 @@ def test_an_operator_sees_the_operations_of_others_and_cannot_touch_them(running
             client.result(submitted)
 
 
-def test_several_wait_and_each_owner_gets_the_files(running: RunningDaemon, disk: Path) -> None:
+def test_row_05_several_clients_wait_and_each_owner_gets_the_files(running: RunningDaemon, disk: Path) -> None:
     with running.client() as first, running.client() as second, disk.open("rb") as opened:
         submitted = first.run(opened.fileno(), console=Screen(menu_timeout=600))
         waiting = second.wait(submitted.operation)
@@ -305,3 +306,25 @@ def test_a_request_number_is_free_again_after_its_last_answer(running: RunningDa
 def test_there_is_no_daemon(tmp_path: Path) -> None:
     with pytest.raises(DaemonGone, match="cannot be reached"):
         Client(tmp_path / "none")
+
+
+def test_bootloader_programs_are_run_for_operators_by_name_and_for_root_by_path(
+    running: RunningDaemon, disk: Path, tmp_path: Path
+) -> None:
+    program = script(tmp_path / "boot", DELIVERS)
+    with running.client() as client, disk.open("rb") as opened:
+        with client.result(client.run(opened.fileno(), bootloader=str(program))) as booted:
+            assert booted.args == b"from a script"
+            assert booted.kernel is not None
+            assert content(booted.kernel) == disk.read_bytes()[:4096]
+        with pytest.raises(UsageError, match="There is no bootloader nonsense"):
+            client.result(client.run(opened.fileno(), bootloader="nonsense"))
+
+        def work(other: Client) -> bytes:
+            with pytest.raises(RefusedError, match="Only root may name a bootloader by its path"):
+                other.run(opened.fileno(), bootloader=str(program))
+            submitted = other.run(opened.fileno(), bootloader="pygrub", bootloader_args=(b"-q",))
+            with other.result(submitted) as booted:
+                return booted.args
+
+        assert running.as_user(ALICE, OPERATORS[1], work).startswith(b"root=UUID=")

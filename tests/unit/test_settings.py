@@ -25,7 +25,7 @@ def complaint(folder: Path, content: str | bytes) -> str:
     return str(caught.value).replace(f"{folder}/", "")
 
 
-def test_what_settings_look_like(tmp_path: Path) -> None:
+def test_row_26_settings_of_files_are_completed_in_one_place(tmp_path: Path) -> None:
     (tmp_path / "domward.toml").write_text("[operations]\nrunning = 8\n\n[budgets]\nwall_seconds = 30\n")
     (tmp_path / "conf.d").mkdir()
     (tmp_path / "conf.d" / "10-site.toml").write_text("operations.running = 9\noperations.live = 100\n")
