@@ -10,9 +10,13 @@ from collections.abc import Callable
 
 from domward.protocol.errors import DomwardError
 
-from . import paths, user_namespace
-from .launcher_process import LauncherProcess
+from . import paths
 from .streams import fill_closed
+
+TYPE_CHECKING = False  # what type checkers take for true, without the cost of loading `typing`
+
+if TYPE_CHECKING:
+    from .launcher_process import LauncherProcess
 
 
 def begin(work: Callable[[LauncherProcess | None], int], *, confines: bool, ordinary: bool = False) -> int:
@@ -25,6 +29,8 @@ def begin(work: Callable[[LauncherProcess | None], int], *, confines: bool, ordi
     signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
     fill_closed()
     if confines and ordinary and os.geteuid() != 0:
+        from . import user_namespace  # not for root, nor for who has the daemon do it
+
         with contextlib.suppress(DomwardError):
             user_namespace.enter()
     process = _early_launcher() if confines else None
@@ -38,6 +44,8 @@ def begin(work: Callable[[LauncherProcess | None], int], *, confines: bool, ordi
 def _early_launcher() -> LauncherProcess | None:
     if os.geteuid() != 0:
         return None
+    from .launcher_process import LauncherProcess
+
     try:
         return LauncherProcess(os.fspath(paths.PYTHON))
     except OSError:

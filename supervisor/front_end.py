@@ -13,7 +13,11 @@ import sys
 
 from . import paths
 from .beginning import begin
-from .launcher_process import LauncherProcess
+
+TYPE_CHECKING = False  # what type checkers take for true, without the cost of loading `typing`
+
+if TYPE_CHECKING:
+    from .launcher_process import LauncherProcess
 
 _ONLY_TELLING = (["-h"], ["--help"], ["--version"])
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 import stat
 import sys
 import time
@@ -155,7 +154,7 @@ def deliver_answer(result: Bootable, form: AnswerFormat, folder: Fd, directory: 
 
 
 def _put(folder: Fd, kind: str, content: SealedBytes, undo: ExitStack) -> str:
-    name = f"{kind}.{secrets.token_hex(8)}"
+    name = f"{kind}.{os.urandom(8).hex()}"
     for written in (f".{name}", name):
         undo.callback(remove_file, folder, written)
     copy_new(folder, f".{name}", content.fd, content.size)

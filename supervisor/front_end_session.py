@@ -20,9 +20,13 @@ from domward.protocol.errors import DomwardError
 from .front_end_arguments import FrontEndOptions, parse
 from .front_end_client import boot_by_daemon
 from .front_end_output import Bootable, answer_file, deliver_answer, output_directory
-from .launcher_process import LauncherProcess
 from .outcomes import error_line, outcome
 from .streams import print_error, print_result
+
+TYPE_CHECKING = False  # what type checkers take for true, without the cost of loading `typing`
+
+if TYPE_CHECKING:
+    from .launcher_process import LauncherProcess
 
 # libxl throws away what it has not read from the pty when it sees our end (bootloader_finished).
 _LAST_WORDS_SECONDS = 0.1
