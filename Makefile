@@ -15,7 +15,7 @@ PACKAGES := domward.protocol domward.supervisor domward.helpers
 AS_ROOT := $(SUDO) env $(if $(CI),CI=$(CI)) $(if $(DOMWARD_CACHE),DOMWARD_CACHE=$(DOMWARD_CACHE)) $(if $(DOMWARD_XENLAB),DOMWARD_XENLAB=$(DOMWARD_XENLAB))
 
 .NOTPARALLEL:
-.PHONY: help demo test check lint types man-check bench xen deb rpm set-up-demo set-up-test clean
+.PHONY: trace help demo test check lint types man-check bench xen deb rpm set-up-demo set-up-test clean
 
 help:
 	@sed -n '3,5s/^# //p' Makefile
@@ -50,6 +50,11 @@ deb:
 rpm:
 	@packaging/install-dependencies rpm
 	@packaging/build-rpm
+
+# Each launcher goes on under strace: some ten times slower. One test kills launchers while strace begins.
+trace: set-up-test $(BIN)/.dev
+	@$(AS_ROOT) $(BIN)/python -m pytest -q --trace-calls -m "not xen and not bench" \
+	  --deselect tests/system/test_cli_signals.py::test_a_signal_that_comes_while_the_command_loads $(PYTEST_ARGS)
 
 set-up-demo:
 	@packaging/install-dependencies demo

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import coverage
 import pytest
-from support import child_coverage, own_mounts
+from support import child_coverage, own_mounts, traced_calls
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
 from support.guests import small_kernel
@@ -33,8 +33,14 @@ WITHOUT_ROOT = ("unit", "fuzz")
 # The words with which a skip may begin; what follows names the feature.
 SKIP_REASONS = ("this kernel has no ", "this machine has no ", "needs root")
 _children = pytest.StashKey[Path]()
+_traces = pytest.StashKey[Path]()
 _litter = pytest.StashKey[list[str]]()
 _skips = pytest.StashKey[list[tuple[str, str]]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The one option of ours."""
+    parser.addoption("--trace-calls", action="store_true", help="trace helpers, and show policy lines that none used")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -43,6 +49,13 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_litter] = []
     if os.geteuid() == 0:
         own_mounts.enter()
+    if config.getoption("trace_calls"):
+        traces = tempfile.TemporaryDirectory(prefix="traced-calls-")
+        config.add_cleanup(traces.cleanup)
+        config.stash[_traces] = Path(traces.name)
+        tracing = contextlib.ExitStack()
+        tracing.enter_context(traced_calls.installed(config.stash[_traces]))
+        config.add_cleanup(tracing.close)
     if coverage.Coverage.current():
         folder = tempfile.TemporaryDirectory(prefix="coverage-of-children-")
         config.add_cleanup(folder.cleanup)
@@ -138,6 +151,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line(f"not run: {nodeid}: {reason}")
     for line in config.stash[_litter]:
         terminalreporter.write_line(f"left in the work tree: {line}", red=True)
+    if _traces in config.stash:
+        terminalreporter.section("lines of the policies")
+        traced_calls.settled(config.stash[_traces])
+        found = traced_calls.collected(config.stash[_traces])
+        for kind, names in found.items():
+            terminalreporter.write_line(f"{kind}: {len(names)} lines used")
+        for line in traced_calls.objections(found):
+            terminalreporter.write_line(line, red=True)
     measuring = coverage.Coverage.current()
     if measuring:
         measuring.stop()
