@@ -181,6 +181,7 @@ def _features(landlock_abi: int) -> tuple[FeatureReport, ...]:
             memfds_can_be_sealed_from_execution(),
             "results are sealed, but could be made executable",
         ),
+        FeatureReport("mount-setattr", kernel.has_mount_setattr(), "bootloader programs cannot be run"),
         FeatureReport("close-range", kernel.has_close_range(), "no launcher starts, and nothing is confined"),
         FeatureReport(
             "user-namespaces", user_namespace.allowed(), "an ordinary user cannot confine helpers, only root can"
