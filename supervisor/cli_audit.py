@@ -114,7 +114,10 @@ def _verify(options: argparse.Namespace) -> int:
             raise UsageError("--signed needs --allowed-signers.", advice="Without it nobody's signature counts.")
         for path in options.signed:
             add_signed(checkpoints, path, options.allowed_signers, options.signer)
-    verdict = verify(_files(options), checkpoints)
+    files = _files(options)
+    verdict = verify(files, checkpoints)
+    if not verdict.whole and _files(options) != files:  # a file was rotated meanwhile
+        verdict = verify(_files(options), checkpoints)
     if options.json:
         print_result([report.to_json(_verdict_json(verdict))])
     else:

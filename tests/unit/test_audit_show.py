@@ -178,6 +178,14 @@ def test_the_schema_refuses_what_is_no_record(log: Path, change: dict[str, Any])
     assert faults(record | change) != []
 
 
+def test_the_manual_page_explains_every_event_and_member_and_no_other() -> None:
+    page = (SCHEMA.parents[1] / "packaging" / "man" / "domward-audit.5").read_text().replace(r"\-", "-")
+    members = page[page.index(".SH MEMBERS") : page.index(".SH EVENTS")]
+    events = page[page.index(".SH EVENTS") : page.index(".SH FILES")]
+    assert re.findall(r"^\.TP\n\.I (\w+)$", members, re.MULTILINE) == json.loads(SCHEMA.read_text())["required"]
+    assert re.findall(r"^\.TP\n\.B ([a-z-]+)$", events, re.MULTILINE) == [event.value for event in Event]
+
+
 def test_the_page_on_the_log_explains_every_event_and_member() -> None:
     page = (SCHEMA.parent / "audit.md").read_text()
     for event in Event:
