@@ -28,6 +28,7 @@ from domward.protocol.errors import (
 )
 from domward.protocol.fds import Fd
 
+from ..opening import in_thread
 from .log import AuditLog
 from .mirrors import Mirrors
 from .record import Actor, Detail, Domain, Event, Outcome, boot_id, make_entry
@@ -159,7 +160,9 @@ class OperationTrail:
     async def fds_passed(self, helper: str, order: str, fds: Iterable[Fd]) -> None:
         """Tells which of `fds` the `helper` gets with its `order`, before it gets them. Raises as `record`."""
         if self._trail.active:
-            described = [_described(fd) for fd in fds]
+            given = list(fds)
+            # A client's disk may be on a file server that does not answer, and then not even fstat(2) returns.
+            described = await in_thread(lambda: [_described(fd) for fd in given], lambda _described: None)
             await self.record(Event.FDS_PASSED, {"helper": helper, "order": order, "fds": described})
 
     def fds_received(self, helper: str, fds: Iterable[Fd]) -> None:

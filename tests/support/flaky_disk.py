@@ -73,11 +73,19 @@ def blocking_from(start: int, reached: threading.Event) -> Read:
 
 
 @contextlib.contextmanager
-def flaky_disk(folder: Path, image: Path, read: Read, opening: int = 0, deaf: bool = False) -> Iterator[Path]:
+def flaky_disk(
+    folder: Path,
+    image: Path,
+    read: Read,
+    opening: int = 0,
+    deaf: bool = False,
+    silence: threading.Event | None = None,
+) -> Iterator[Path]:
     """The path of a file with the content and size of `image`, below `folder`, whose reads `read` decides on.
 
     `opening` is the errno with which opening it fails; 0: it does not; NEVER: it is not answered. A `deaf` server
     does not answer interrupts either, so that even SIGKILL does not end who waits for it, until the end of the block.
+    From when `silence` is set nothing is answered but interrupts: no look at the file, no read, no close.
     """
     held: set[int] = set()
     where = folder / "flaky"
@@ -88,7 +96,7 @@ def flaky_disk(folder: Path, image: Path, read: Read, opening: int = 0, deaf: bo
         pytest.skip("this machine has no /dev/fuse")
     with image.open("rb") as content:
         thread = threading.Thread(
-            target=_serve, args=(device, content.fileno(), read, opening, held, deaf), name="fuse"
+            target=_serve, args=(device, content.fileno(), read, opening, held, deaf, silence), name="fuse"
         )
         try:
             options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
@@ -108,7 +116,9 @@ def flaky_disk(folder: Path, image: Path, read: Read, opening: int = 0, deaf: bo
             where.rmdir()
 
 
-def _serve(device: int, content: int, read: Read, opening: int, held: set[int], deaf: bool) -> None:
+def _serve(
+    device: int, content: int, read: Read, opening: int, held: set[int], deaf: bool, silence: threading.Event | None
+) -> None:
     while True:
         try:
             request = os.read(device, _BUFFER)
@@ -128,7 +138,7 @@ def _serve(device: int, content: int, read: Read, opening: int, held: set[int], 
                 held.discard(unique)
                 _reply(device, unique, errno.EINTR)
             continue
-        if opcode == _OPEN and opening == NEVER:
+        if (opcode == _OPEN and opening == NEVER) or (silence is not None and silence.is_set()):
             held.add(unique)
             continue
         if opcode == _OPEN and opening:

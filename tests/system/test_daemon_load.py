@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import socket
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,11 +15,13 @@ import pytest
 from support.daemons import OPERATORS, SECONDS, RunningDaemon, daemon, public_folder, shown_by
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
+from support.flaky_disk import failing_from, flaky_disk
 from support.guests import debian_disk
 from support.load import crowd
 
 from domward.protocol import control, limits, wire
 from domward.protocol.client import Client, Screen
+from domward.protocol.errors import OperationCancelled
 
 MENU = Screen(menu_timeout=600)
 
@@ -160,3 +164,31 @@ def test_turns_go_round_by_user(folder: Path, disk: Path) -> None:
             running.as_user(61_002, OPERATORS[1], lambda client: client.result(client.run(opened.fileno())).close())
             root.result(root.run(opened.fileno())).close()
             assert root.show(first)[0].state is control.State.RUNNING
+
+
+def test_a_disk_whose_file_server_falls_silent_holds_nobody_else_up(folder: Path, disk: Path, tmp_path: Path) -> None:
+    """Neither looking at it, nor reading it, nor closing it is done where others wait for that."""
+    silence = threading.Event()
+    settings = {"files": {"audit_log": str(folder / "audit.log")}}
+    with (
+        flaky_disk(tmp_path, disk, failing_from(1 << 40), silence=silence) as silent,
+        daemon(folder, settings) as running,
+        running.client() as client,
+        running.client() as other,
+    ):
+        number = os.open(silent, os.O_RDONLY)
+        silence.set()
+        stuck = [client.run(number) for _ in range(4)]
+        with disk.open("rb") as opened:
+            for _ in range(3):
+                other.result(other.run(opened.fileno())).close()
+            for submitted in stuck:
+                client.cancel(submitted.operation)
+            for submitted in stuck:
+                with pytest.raises(OperationCancelled):
+                    client.result(submitted)
+            other.result(other.run(opened.fileno())).close()
+        closing = threading.Thread(target=os.close, args=(number,))
+        closing.start()
+        silence.clear()
+    closing.join()
