@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The audit log of a daemon: its clients are the actors, and runs beside it write the same log."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.audit_logs import events, records
+from support.audit_schema import faults_of
+from support.commands import domward
+from support.daemons import daemon, public_folder
+from support.debian_kernel import DebianKernel
+from support.disks import DiskFactory
+from support.guests import debian_disk
+from support.programs import DELIVERS, script
+
+from domward.protocol.errors import RefusedError
+
+STRANGER = 64_123
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    with public_folder() as path:
+        yield path
+
+
+@pytest.fixture
+def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
+    return disks.build(debian_disk("ext4", kernel=kernel))
+
+
+def test_clients_are_the_actors_of_what_the_daemon_does(folder: Path, disk: Path) -> None:
+    log = folder / "audit.log"
+    program = script(folder / "boot", DELIVERS)
+    with daemon(folder, {"files": {"audit_log": str(log)}}) as running:
+        with running.client() as client, disk.open("rb") as opened:
+            submitted = client.run(opened.fileno())
+            client.result(submitted).close()
+        with pytest.raises(RefusedError, match="may not use this daemon"):
+            running.as_user(STRANGER, STRANGER, lambda client: client.list())
+        assert domward("run", disk, "--audit-log", log, "--bootloader", program).code == 0
+    assert domward("audit", "verify", log).code == 0
+    assert faults_of(log) == []
+    of_client = [record for record in records(log) if record["operation"] == submitted.operation]
+    assert [record["event"] for record in of_client if record["event"] != "control"] == [
+        "request",
+        "helper-started",
+        "fds-passed",
+        "result",
+        "completion",
+    ]
+    for record in of_client:
+        assert (record["actor"]["pid"], record["actor"]["uid"]) == (os.getpid(), 0)
+    strangers = [record for record in records(log) if record["actor"]["uid"] == STRANGER]
+    assert strangers
+    assert {record["outcome"] for record in strangers} == {"refused"}
+    assert events(log).count("supervisor-opened") == 2
+    assert events(log)[-1] == "supervisor-closed"
