@@ -58,7 +58,7 @@ def test_the_daemon_does_the_work(disk: Path, kernel: DebianKernel, tmp_path: Pa
 
 def test_the_menu_is_on_the_console(disk: Path, tmp_path: Path) -> None:
     with the_hosts_daemon(), libxl(tmp_path, disk) as run:
-        run.until_shown("starts in 5 s")
+        run.until_shown("any key stops the count")
         run.press(DOWN)
         run.until(lambda screen: any("6.1.0-99" in row for row in screen.reversed_rows))
         run.press(ENTER)

@@ -61,7 +61,7 @@ def test_an_unmodified_create_boots(disk: Path, kernel: DebianKernel, tmp_path: 
 
 def test_the_menu_is_on_the_console(disk: Path, tmp_path: Path) -> None:
     with libxl(tmp_path, disk) as run:
-        screen = run.until_shown("starts in 5 s")
+        screen = run.until_shown("any key stops the count")
         assert screen.rows[0] == f"{HEADING} (1 of 5)"
         run.press(DOWN)
         run.until(lambda screen: any("6.1.0-99" in row for row in screen.reversed_rows))
@@ -78,9 +78,9 @@ def test_the_menu_is_on_the_console(disk: Path, tmp_path: Path) -> None:
 def test_the_menu_starts_the_default_when_nobody_is_there(disks: DiskFactory, tmp_path: Path) -> None:
     disk = small_disk(disks, "set timeout=1\nmenuentry 'x' {\n linux /k console=hvc0\n}\n")
     with libxl(tmp_path, disk) as run:
-        run.until_shown("starts in 1 s")
         booted = run.finish()
     assert (booted.code, booted.kernel, booted.left) == (0, b"MZ kernel", [])
+    assert b"starts in 1 s" in booted.log
 
 
 def test_a_disk_that_shows_no_menu_boots_at_once(disks: DiskFactory, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_person_leaves_the_menu(disk: Path, tmp_path: Path) -> None:
 
 
 def test_time_runs_out_at_the_menu(disk: Path, tmp_path: Path) -> None:
-    with libxl(tmp_path, disk, bootloader_args=("--timeout=2",)) as run:
+    with libxl(tmp_path, disk, bootloader_args=("--timeout=5",)) as run:
         run.until_shown(HEADING)
         run.press(DOWN)
         booted = run.finish()
