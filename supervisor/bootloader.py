@@ -248,7 +248,7 @@ class BootloaderOperations:
                 log=log,
                 log_path=session.log_path,
             )
-            if request.console is not None:
+            if request.console is not None or request.runs_program:
                 host.trail.note(Event.BOOTLOADER_OUTPUT, _output(result))
             host.trail.note(Event.RESULT, _delivered(result))
             unless_whole.pop_all()

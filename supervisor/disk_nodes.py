@@ -61,9 +61,10 @@ _LOOP_TRIES = 16  # another program may take the free one that the kernel has ju
 async def attach(host: HelperHost, helper: Helper, disk: Fd, program: Fd | None, scope: AsyncExitStack) -> None:
     """Gives `helper` the disk, and `program` where it cannot see it by itself. Both stay the caller's.
 
-    What has to last as long as the helper goes into `scope`. Raises OperationFailed.
+    What has to last as long as the helper goes into `scope`. Raises OperationFailed, AuditUnavailable.
     """
     assert helper.verified is not None
+    await host.trail.fds_passed(helper.name, "attach", [disk] if program is None else [disk, program])
     uid = 0 if Layer.USER in host.without else helper.verified.uid
     with ExitStack() as own:
         attachment = _Attachment(_copy(helper.child.pidfd, own), _copy(disk, own), uid)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import subprocess
 from pathlib import Path
@@ -133,6 +134,22 @@ def test_what_a_program_is_given(disk: Path, tmp_path: Path) -> None:
     assert found["size"] == [80, 24]
     assert found["echo"]
     assert set(found["caught"]) <= {13, 25}  # Python's own: SIGPIPE and SIGXFSZ
+
+
+def test_what_a_program_gets_and_shows_is_in_the_audit_log(disk: Path, tmp_path: Path) -> None:
+    program = script(tmp_path / "boot", f"echo here; {DELIVERS}")
+    delivered(disk, program, Config(audit_log=tmp_path / "audit.log"))
+    records = [json.loads(line) for line in (tmp_path / "audit.log").read_text().splitlines()]
+    passed = {
+        record["detail"]["order"]: record["detail"]["fds"] for record in records if record["event"] == "fds-passed"
+    }
+    attached = {fd["name"]: fd for fd in passed["attach"]}
+    assert attached["disk"]["inode"] == disk.stat().st_ino
+    assert attached["disk"]["access"] == "read-only"
+    assert attached["bootloader"]["inode"] == program.stat().st_ino
+    assert [fd["kind"] for fd in passed["run-program"]] == ["memory", "memory", "character-device"]
+    (shown,) = [record["detail"] for record in records if record["event"] == "bootloader-output"]
+    assert shown["bytes"] == len(b"here\r\n")
 
 
 # --- programs that fail -----------------------------------------------------------------------------------------
