@@ -7,9 +7,11 @@ no network.
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,16 @@ from support.debian_machine import DebianMachine, debian_tree
 from support.disks import DiskFactory
 from support.guests import debian_disk, expected
 from support.packages import REPOSITORY, Source
+from support.programs import DELIVERS, script
 from support.unit_exposure import documented, exposures, figure
 
 import domward
 
+COMPLETIONS = {
+    "*.bash": "/usr/share/bash-completion/completions",
+    "_*": "/usr/share/zsh/vendor-completions",
+    "*.fish": "/usr/share/fish/vendor_completions.d",
+}
 NEWER = f"{domward.__version__}.1"
 GROUPS = ("domward", "domward-audit")
 REFUSED = 3  # the exit code
@@ -43,10 +51,15 @@ with Client("/run/domward/control.sock") as client, open("/mnt/guest.img", "rb")
 
 
 @pytest.fixture(scope="module")
-def deb(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The package of this tree."""
-    folder = tmp_path_factory.mktemp("deb")
-    return Source(folder).deb(folder)
+def source(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    """A clone of this tree."""
+    return Source(tmp_path_factory.mktemp("deb"))
+
+
+@pytest.fixture(scope="module")
+def deb(source: Source) -> Path:
+    """Its package."""
+    return source.deb(source.path / "build/deb")
 
 
 @pytest.fixture
@@ -59,10 +72,9 @@ def share(tmp_path: Path, deb: Path) -> Path:
 
 
 def test_row_01_the_package_is_built_from_a_clean_clone_that_stays_clean_and_twice_the_same(
-    tmp_path: Path, deb: Path
+    source: Source, deb: Path, tmp_path: Path
 ) -> None:
-    source = Source(tmp_path)
-    again = source.deb(source.path / "build/deb")
+    again = source.deb(tmp_path)
     assert source.status() == ""
     assert again.name == deb.name
     assert again.read_bytes() == deb.read_bytes()
@@ -79,6 +91,7 @@ def test_the_service_works_and_what_it_wrote_survives_an_upgrade_and_a_removal_a
 ) -> None:
     disks.copy(debian_disk("ext4", kernel=kernel), share / "guest.img")
     wanted = expected(debian_disk("ext4", kernel=kernel), kernel)
+    script(share / "loader", DELIVERS)
     shutil.copy(Source(tmp_path, NEWER).deb(tmp_path), share / "newer.deb")
 
     def boots() -> None:
@@ -103,6 +116,11 @@ def test_the_service_works_and_what_it_wrote_survives_an_upgrade_and_a_removal_a
         (first,) = completed()
         operation, shown = json.loads(machine.run("python3", "-I", "-c", CLIENT, "run").stdout)
         assert "Debian GNU/Linux" in shown
+        program = ("domward", "run", "--daemon", "--bootloader", "/mnt/loader", "--json")
+        shutil.copy(share / "guest.img", machine.path("/root"))  # on overlayfs, which has no id-mapped mounts
+        for disk in ("/mnt/guest.img", "/root/guest.img"):
+            assert json.loads(machine.run(*program, disk).stdout)["args"] == "from a script"
+        machine.path("/root/guest.img").unlink()
         machine.path("/etc/domward/conf.d/site.toml").write_text("[operations]\nrunning = 3\n")
         machine.path("/var/lib/domward/key").write_text("of an administrator's")
         machine.run("systemctl", "reload", "domwardd")
@@ -116,7 +134,7 @@ def test_the_service_works_and_what_it_wrote_survives_an_upgrade_and_a_removal_a
         assert "site.toml" in machine.run("domwardd", "--check-config").stdout
         boots()
         assert completed()[0] == first
-        assert len(completed()) == 3
+        assert len(completed()) == 5
         machine.run("domward", "audit", "verify")
 
         machine.run("dpkg", "--remove", "domward")
@@ -154,6 +172,23 @@ def test_roles_are_groups_and_a_killed_daemon_comes_back(share: Path, disks: Dis
         assert machine.run("domward", "list").stderr == ""  # the socket is still there, and starts it where it is asked
         assert state(machine) == ["active", "active"]
         machine.run("domward", "audit", "verify")
+
+
+def test_the_package_has_what_the_tree_has_for_those_who_use_it(source: Source, deb: Path) -> None:
+    listed = subprocess.run(["dpkg-deb", "--fsys-tarfile", deb], check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(listed)) as archive:
+        files = {member.name.removeprefix(".") for member in archive if member.isfile()}
+    pages = {f"/usr/share/man/man{page.suffix[1:]}/{page.name}.gz" for page in REPOSITORY.glob("packaging/man/*.[1-8]")}
+    completions = {
+        f"{folder}/{path.stem if path.suffix == '.bash' else path.name}"
+        for pattern, folder in COMPLETIONS.items()
+        for path in REPOSITORY.glob(f"packaging/completions/{pattern}")
+    }
+    assert files >= pages | completions
+    assert len(completions) == 6
+    modules = {path.removeprefix("/usr/lib/domward/domward/") for path in files if path.startswith("/usr/lib/domward/")}
+    ours = {path for path in source.tracked() if path.startswith(("supervisor/", "helpers/", "protocol/"))}
+    assert modules == {path for path in ours if not path.endswith("/ruff.toml")} | {"__init__.py", "py.typed"}
 
 
 def test_row_15_nothing_of_the_callers_environment_reaches_the_installed_commands(share: Path) -> None:

@@ -57,6 +57,9 @@ def test_the_package_holds_every_module_and_every_file_of_the_service(source: So
         "/usr/lib/systemd/system/domwardd.socket",
         "/usr/lib/sysusers.d/domward.conf",
         "/usr/lib/tmpfiles.d/domward.conf",
+        "/usr/share/bash-completion/completions/domward",
+        "/usr/share/zsh/site-functions/_domward",
+        "/usr/share/fish/vendor_completions.d/domward.fish",
         "/etc/domward/conf.d",
         "/etc/domward/domward.toml",
     }
