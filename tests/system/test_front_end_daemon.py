@@ -101,6 +101,7 @@ def test_the_daemon_dies_while_the_menu_waits(number: signal.Signals, disk: Path
 
 
 def test_a_socket_on_which_nobody_listens(disk: Path, tmp_path: Path) -> None:
+    paths.CONTROL_SOCKET.parent.mkdir(exist_ok=True)
     left = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     left.bind(str(paths.CONTROL_SOCKET))
     left.close()
