@@ -35,7 +35,9 @@ class OrdinaryUser:
     logged_in: bool = True
 
     @classmethod
-    def made(cls, folder: Path, *, with_range: bool = True, logged_in: bool = True) -> OrdinaryUser:
+    def made(
+        cls, folder: Path, *, with_range: bool = True, logged_in: bool = True, home: str | Path = "/nonexistent"
+    ) -> OrdinaryUser:
         """Makes what is to be /etc in `folder`. Skips the test where there is no newuidmap(1)."""
         if with_range and shutil.which("newuidmap") is None:
             pytest.skip("this machine has no newuidmap")
@@ -47,7 +49,7 @@ class OrdinaryUser:
                 shutil.copytree(source, folder / name, symlinks=True)
             elif source.exists():
                 shutil.copyfile(source, folder / name)
-        user = f"ordinary:x:{ORDINARY}:{ORDINARY}::/nonexistent:/bin/sh\n"
+        user = f"ordinary:x:{ORDINARY}:{ORDINARY}::{home}:/bin/sh\n"
         (folder / "passwd").write_text(Path("/etc/passwd").read_text() + user)
         for name in ("subuid", "subgid"):
             (folder / name).write_text(f"ordinary:{FIRST_SUBUID}:{SUBUIDS}\n" if with_range else "")

@@ -69,6 +69,18 @@ def test_what_is_missing_and_named_as_optional_is_left_out_and_recorded(
     assert opened["config"]["optional_layers"] == [layer.value]
 
 
+def test_a_layer_that_there_is_not_is_an_error_of_usage_that_names_those_there_are(disk: Path) -> None:
+    sentence = domward("run", disk, "--no-audit", "--optional-layer", "walls").error("usage")
+    assert "walls is no layer" in sentence
+    assert all(layer.value in sentence for layer in Layer)
+
+
+def test_a_layer_that_is_there_is_put_on_also_where_it_is_optional(disk: Path) -> None:
+    words = [word for layer in Layer for word in ("--optional-layer", layer.value)]
+    for helper in domward("run", disk, "--no-audit", "--json", *words).json()["helpers"]:
+        assert set(helper["layers"]) == ALL
+
+
 @pytest.mark.parametrize("feature", ["mnt-namespaces", "close-range"])
 def test_what_every_layer_needs_is_refused_whatever_is_optional(feature: str, disk: Path, tmp_path: Path) -> None:
     words = [word for layer in Layer for word in ("--optional-layer", layer.value)]

@@ -71,6 +71,17 @@ def test_a_run_by_an_ordinary_user_has_every_layer_and_gives_the_same_bytes(
     assert {(actor["uid"], actor["gid"]) for actor in actors} == {(ORDINARY, ORDINARY)}
 
 
+def test_the_record_of_an_ordinary_users_runs_is_below_the_home_folder(
+    everybodys: Installation, open_folder: Path, disk: Path
+) -> None:
+    user = OrdinaryUser.made(open_folder / "etc", home=open_folder / "mine")
+    ran = everybodys.domward("run", disk, uid=0, before=user.words)
+    assert (ran.code, ran.err) == (0, "")
+    log = open_folder / "mine" / ".local" / "state" / "domward" / "audit.log"
+    assert log.stat().st_uid == ORDINARY
+    assert json.loads(log.read_bytes().splitlines()[0])["actor"]["uid"] == ORDINARY
+
+
 def test_inspecting_as_an_ordinary_user(everybodys: Installation, open_folder: Path, disk: Path) -> None:
     user = OrdinaryUser.made(open_folder / "etc")
     found = everybodys.domward("inspect", disk, "--json", "--no-audit", uid=0, before=user.words).json()

@@ -25,6 +25,7 @@ from support.disks import DiskFactory
 from support.flaky_disk import blocking_from, flaky_disk
 from support.guests import debian_disk, extlinux_disk
 from support.planted import planted
+from support.toolstacks import FRONT_END
 
 from domward.protocol.errors import ConfinementFailed
 from domward.protocol.privileges import LAUNCHER_KEEPS, Capability
@@ -123,17 +124,19 @@ def test_a_launcher_that_cannot_give_up_its_privileges_says_where(code: str, ste
 CONFINING = {0, 1, 5, 6, 7, 8, 19, 21, 27, 29}
 
 
-@pytest.mark.parametrize("words", [("run",), ("run", "--json"), ("inspect",)])
+@pytest.mark.parametrize("words", [(*COMMAND, "run"), (*COMMAND, "inspect", "--json"), FRONT_END])
 def test_a_command_at_work_seen_from_outside(
     words: tuple[str, ...], disks: DiskFactory, kernel: DebianKernel, tmp_path: Path
 ) -> None:
     reached = threading.Event()
+    if words is FRONT_END:
+        words = (*words, "--output-format=simple0", f"--output={tmp_path / 'answer'}", f"--output-directory={tmp_path}")
     with (
         flaky_disk(tmp_path, disks.build(extlinux_disk(kernel=kernel)), blocking_from(0, reached)) as disk,
-        subprocess.Popen((*COMMAND, *words, disk), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process,
+        subprocess.Popen((*words, disk), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process,
     ):
-        assert reached.wait(SECONDS)
         try:
+            assert reached.wait(SECONDS)
             tasks = [int(task) for task in os.listdir(f"/proc/{process.pid}/task")]
             for task in tasks:  # a thread that was there before would have kept everything
                 assert capabilities(task) == only(CONFINING)
