@@ -248,8 +248,6 @@ class BootloaderOperations:
                 log=log,
                 log_path=session.log_path,
             )
-            if request.console is not None or request.runs_program:
-                host.trail.note(Event.BOOTLOADER_OUTPUT, _output(result))
             host.trail.note(Event.RESULT, _delivered(result))
             unless_whole.pop_all()
             return result
@@ -302,10 +300,6 @@ class BootloaderOperations:
                     reason=message.reason,
                     problem=message.problem,
                 )
-
-
-def _output(result: BootResult) -> Detail:
-    return {"bytes": len(result.log), "sha256": sha256(result.log).hexdigest(), "file": result.log_path}
 
 
 def _delivered(result: BootResult) -> Detail:
@@ -519,7 +513,12 @@ class _Session:
     async def finish_console(self) -> bytes:
         if self._relay is None or self._relay_end is None:
             return b""
-        return await self._relay.finish(self._relay_end)
+        log = await self._relay.finish(self._relay_end)
+        self.host.trail.note(
+            Event.BOOTLOADER_OUTPUT,
+            {"bytes": len(log), "sha256": sha256(log).hexdigest(), "file": self.log_path},
+        )
+        return log
 
 
 def _by_bootloader(relay_end: asyncio.Task[Copied]) -> bool:

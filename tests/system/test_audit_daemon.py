@@ -55,6 +55,16 @@ def test_clients_are_the_actors_of_what_the_daemon_does(folder: Path, disk: Path
     ]
     for record in of_client:
         assert (record["actor"]["pid"], record["actor"]["uid"]) == (os.getpid(), 0)
+    ran = [record["operation"] for record in records(log) if record["event"] == "request"][1]
+    of_program = [record for record in records(log) if record["operation"] == ran]
+    orders = [record["detail"]["order"] for record in of_program if record["event"] == "fds-passed"]
+    assert orders == ["open-ptys", "copy", "attach", "run-program"]
+    placed = next(record["detail"]["fds"] for record in of_program if record["detail"].get("order") == "attach")
+    assert [(fd["name"], fd["inode"]) for fd in placed] == [
+        ("disk", disk.stat().st_ino),
+        ("bootloader", program.stat().st_ino),
+    ]
+    assert [record["event"] for record in of_program][-3:] == ["bootloader-output", "result", "completion"]
     strangers = [record for record in records(log) if record["actor"]["uid"] == STRANGER]
     assert strangers
     assert {record["outcome"] for record in strangers} == {"refused"}
