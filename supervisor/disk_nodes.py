@@ -29,7 +29,6 @@ import select
 import socket
 import stat
 import struct
-from collections.abc import Sequence
 from contextlib import AsyncExitStack, ExitStack
 from functools import partial
 
@@ -48,6 +47,8 @@ from .paths import LOOP_CONTROL, PROC, PROGRAM_DISK, PROGRAM_DISK_FOLDER, PROGRA
 _HARMLESS = kernel.MOUNT_ATTR_RDONLY | kernel.MOUNT_ATTR_NOSUID
 _NODE = os.path.basename(PROGRAM_DISK)
 _NODE_MODE = 0o440
+_FOR_ALL = stat.S_IROTH | stat.S_IXOTH
+_Owner = tuple[int, int]  # uid, gid
 _NAMELESS = " (deleted)"  # proc_pid_fd(5)
 
 # <linux/loop.h>
@@ -68,12 +69,12 @@ async def attach(host: HelperHost, helper: Helper, disk: Fd, program: Fd | None,
     uid = 0 if Layer.USER in host.without else helper.verified.uid
     with ExitStack() as own:
         attachment = _Attachment(_copy(helper.child.pidfd, own), _copy(disk, own), uid)
-        if _mappable(disk):
-            attachment.disk_ids = await _user_namespace(host, disk, uid, own)
+        if owner := await in_thread(lambda: _owner_of_disk(disk), lambda _owner: None):
+            attachment.disk_ids = await _user_namespace(host, owner, uid, own)
         if program is not None:
             attachment.program = _copy(program, own)
-            if not _open_to_all(program):
-                attachment.program_ids = await _user_namespace(host, program, uid, own)
+            if owner := await in_thread(lambda: _owner_of_program(program), lambda _owner: None):
+                attachment.program_ids = await _user_namespace(host, owner, uid, own)
         attachment.owned = own.pop_all()
     try:
         held = await in_thread(attachment.make, _close)
@@ -99,16 +100,20 @@ def _close(held: Fd | None) -> None:
         held.close()
 
 
-def _mappable(disk: Fd) -> bool:
+def _owner_of_disk(disk: Fd) -> _Owner | None:
+    """The owner to be mapped; None where that is of no use. May wait for a file server."""
     found = os.fstat(disk.fileno())
     if not stat.S_ISREG(found.st_mode) or not found.st_mode & stat.S_IRUSR:
-        return False
+        return None
     # A file that lost its name cannot be given a new one. A name that only looks so costs the loop device, no more.
-    return not os.readlink(f"{PROC}/self/fd/{disk.fileno()}").endswith(_NAMELESS)
+    nameless = os.readlink(f"{PROC}/self/fd/{disk.fileno()}").endswith(_NAMELESS)
+    return None if nameless else (found.st_uid, found.st_gid)
 
 
-def _open_to_all(program: Fd) -> bool:
-    return os.fstat(program.fileno()).st_mode & 0o005 == 0o005
+def _owner_of_program(program: Fd) -> _Owner | None:
+    """The owner to be mapped; None where everybody may read and execute it. May wait for a file server."""
+    found = os.fstat(program.fileno())
+    return None if found.st_mode & _FOR_ALL == _FOR_ALL else (found.st_uid, found.st_gid)
 
 
 class _Attachment:
@@ -208,12 +213,11 @@ def _loop_device(disk: Fd, folder: Fd) -> Fd:
 # --- user namespaces --------------------------------------------------------------------------------------------
 
 
-async def _user_namespace(host: HelperHost, file: Fd, uid: int, stack: ExitStack) -> Fd | None:
-    """A user namespace that maps the owner and group of `file` to `uid`, which is also the helper's gid.
+async def _user_namespace(host: HelperHost, owner: _Owner, uid: int, stack: ExitStack) -> Fd | None:
+    """A user namespace that maps `owner` to `uid`, which is also the helper's gid.
 
     None where the host allows no user namespaces.
     """
-    found = os.fstat(file.fileno())
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near, Fd(far.detach(), "end of a user namespace's holder") as end:
         try:
@@ -228,7 +232,7 @@ async def _user_namespace(host: HelperHost, file: Fd, uid: int, stack: ExitStack
             exit_info=host.config.exit_info_from_pidfd,
         )
         try:
-            return stack.enter_context(_mapped(holder, ((found.st_uid, uid), (found.st_gid, uid))))
+            return stack.enter_context(_mapped(holder, owner, uid))
         except OSError:
             return None
         finally:
@@ -240,11 +244,11 @@ async def _end(holder: Child) -> None:
     await holder.kill()
 
 
-def _mapped(holder: Child, ids: Sequence[tuple[int, int]]) -> Fd:
+def _mapped(holder: Child, owner: _Owner, uid: int) -> Fd:
     folder = f"{PROC}/{holder.pid}"
-    for name, (inside, outside) in zip(("uid_map", "gid_map"), ids, strict=True):
+    for name, inside in zip(("uid_map", "gid_map"), owner, strict=True):
         with Fd(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CLOEXEC), name) as file:
-            os.write(file.fileno(), f"{inside} {outside} 1".encode())
+            os.write(file.fileno(), f"{inside} {uid} 1".encode())
     namespace = Fd(os.open(f"{folder}/ns/user", os.O_RDONLY | os.O_CLOEXEC), "user namespace")
     look = select.poll()
     look.register(holder.pidfd.fileno(), select.POLLIN)
