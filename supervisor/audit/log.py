@@ -151,11 +151,11 @@ class AuditLog:
             self._open()
             return
         there, held = self._stat_path(), os.fstat(self._file.fileno())
-        if there is None:
-            self._break("was deleted while it was in use")
-        elif (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
-            self._follow_rotation()
-        elif held.st_nlink != 1 or held.st_size < self._tail.size:
+        if there is None or (there.st_dev, there.st_ino) != (held.st_dev, held.st_ino):
+            self._follow_rotation("was deleted" if there is None else "was replaced by another file")
+        elif held.st_nlink != 1:
+            self._break("was given another name while it was in use")
+        elif held.st_size < self._tail.size:
             self._break("was cut short while it was in use")
         elif not ends_with(self._file, self._tail.size, self._tail.place):
             self._break("was changed while it was in use")
@@ -183,7 +183,7 @@ class AuditLog:
         if tail.place.seq == 0:
             self._tail = tail
             self._begin(known)
-            damaged = known is not None and not self._rotated_at(known)
+            damaged = known is not None and self._rotated_at(known) is None
         else:
             self.chain = chain_of(self._file)
             if not self.chain:
@@ -291,25 +291,32 @@ class AuditLog:
     def _rotated_name(self, chain: str, last: int) -> str:
         return f"{self.path.name}.{chain[:8]}.{last:012d}"
 
-    def _rotated_at(self, known: Checkpoint) -> bool:
-        """Whether a rotation ended with `known` and was interrupted before the next file was begun."""
+    def _rotated_at(self, known: Checkpoint) -> os.stat_result | None:
+        """The file that a rotation ended with `known`; None where there is none."""
         assert self._folder is not None
-        return os.access(self._rotated_name(known.chain, known.seq), os.F_OK, dir_fd=self._folder.fileno())
+        try:
+            return os.stat(self._rotated_name(known.chain, known.seq), dir_fd=self._folder.fileno())
+        except FileNotFoundError:
+            return None
 
-    def _follow_rotation(self) -> None:
-        """Goes on in the file that another writer began. Raises AuditUnavailable where nobody rotated."""
+    def _follow_rotation(self, otherwise: str) -> None:
+        """Goes on where another writer rotated, or was killed as it did. Else the log is broken; `otherwise` says why.
+
+        Whoever rotates gives the file its last record and the name that goes with it; any other change is no rotation.
+        """
         assert self._file is not None
         former, self._file = self._file, None
-        chain, seq = self.chain, self._tail.place.seq
         with former:
-            end = read_tail(former, os.fstat(former.fileno()).st_size)
-        file = self._open_file(self.path.name, os.O_APPEND)
-        tail = read_tail(file, os.fstat(file.fileno()).st_size)
-        if end is None or tail is None or chain_of(file) != chain or not seq <= end.place.seq < tail.place.seq:
-            file.close()
-            self._break("was replaced by another file while it was in use")
-        else:
-            self._file, self._tail = file, tail
+            held = os.fstat(former.fileno())
+            end = read_tail(former, held.st_size)
+        chain, before = self.chain, self._tail.place.seq
+        if end is not None and end.place.seq >= before:
+            there = self._rotated_at(Checkpoint(chain, end.place.seq, end.place.hash, ""))
+            if there is not None and (there.st_dev, there.st_ino) == (held.st_dev, held.st_ino):
+                self._open()
+                if self.chain == chain and self._tail.place.seq > end.place.seq:
+                    return
+        self._break(f"{otherwise} while it was in use")
 
     # --- writing ------------------------------------------------------------------------------------------------
 

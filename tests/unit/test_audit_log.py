@@ -262,6 +262,28 @@ def test_a_writer_goes_on_in_the_file_that_another_began(path: Path) -> None:
     assert verify(rotated(path)).whole
 
 
+@pytest.mark.parametrize("left", [None, b"", b'{"seq":7,"ti'])
+def test_a_writer_goes_on_after_another_was_killed_as_it_rotated(path: Path, left: bytes | None) -> None:
+    with opened(path) as one:
+        one.append(operation(0))
+        with opened(path, file_bytes=1024) as other:
+            other.append(operation(1))
+        one.append(operation(2))
+        with opened(path, file_bytes=1024) as other:
+            other.append(operation(3))
+        last = rotated(path)[-2]
+        end = records(last)[-1]
+        path.unlink()
+        known = Checkpoint(records(last)[0]["detail"]["chain"], end["seq"], end["hash"], "2026-11-23T00:00:00.000000Z")
+        path.with_name("audit.log.head").write_text(known.text())
+        if left is not None:
+            path.write_bytes(left)
+            path.chmod(0o640)
+        one.append(operation(4))
+    assert verify(rotated(path)).whole
+    assert "log-damaged" not in events(path)
+
+
 def test_a_rotation_that_was_interrupted_is_finished(path: Path) -> None:
     written_log(path, 30, file_bytes=8192)
     last = rotated(path)[-2]
@@ -292,7 +314,7 @@ UNDERNEATH: dict[str, tuple[Callable[[Path], object], str]] = {
     "replaced": (replaced, "was replaced"),
     "cut": (lambda path: os.truncate(path, path.stat().st_size - 10), "was cut short"),
     "emptied": (lambda path: os.truncate(path, 0), "was cut short"),
-    "linked": (lambda path: os.link(path, path.with_name("link")), "was cut short"),
+    "linked": (lambda path: os.link(path, path.with_name("link")), "was given another name"),
     "moved": (lambda path: path.rename(path.with_name("moved")), "was deleted"),
     "changed": (lambda path: path.write_bytes(path.read_bytes()[:-5] + b'x"}\n\n'), "was changed"),
 }  # fmt: skip
