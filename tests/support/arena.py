@@ -20,7 +20,7 @@ from support.attacks.attacker import NOTEBOOK_BYTES, Notebook
 from support.attacks.bundle import bundle
 from support.attacks.everything import ATTACKS, Attack
 from support.attacks.program_side import MARK
-from support.hostile_host import HostileHost
+from support.hostile_host import HostileHost, HostState
 from support.planted import planted
 from support.soak import all_hashing_threads
 
@@ -64,7 +64,8 @@ class Arena:
         self._logs.mkdir(mode=0o700)
         code = (
             f"sys.path.insert(0, {str(TESTS)!r})\nfrom support.attacks import helper_side\n"
-            f"helper_side.plant(launcher._RUN, {str(path)!r})"
+            f"helper_side.plant(launcher._RUN, {str(path)!r})\n"
+            f"helper_side.plant_before_the_work(launcher, {str(path)!r})"
         )
         self._python = planted(folder, code)
         # Not absent_layers, with which helpers would still have the filter of their launcher.
@@ -73,6 +74,7 @@ class Arena:
         self._without_seccomp = planted(folder / "without-seccomp", code + no_seccomp)
         self._supervisors: dict[str, Supervisor] = {}
         self._seen: dict[tuple[str, str, bool], Outcome] = {}
+        self._state: HostState | None = None  # what the host showed after the last attack, and so before the next
         self._runner = asyncio.Runner()
 
     def open(self) -> None:
@@ -105,7 +107,7 @@ class Arena:
         return self._seen[key]
 
     def _run(self, attack: Attack, kind: str, seccomp: bool) -> Outcome:
-        before = self.host.state()
+        before = self._state or self.host.state()
         order = {"attack": attack.name, "kind": kind, "targets": self.host.targets()}
         self._notebook.order(order)
         supervisor = "without seccomp" if not seccomp else "hurried" if attack.takes_its_time else "confined"
@@ -114,12 +116,28 @@ class Arena:
             words = (json.dumps(order).encode(),)
             request = replace(request, bootloader=self._program, bootloader_args=words)
         error = self._runner.run(_operate(self._supervisors[supervisor], request))
-        differences = before.differences(self.host.state())
+        self._state = self.host.state()
+        differences = before.differences(self._state)
         said = self._said()
         report = said if kind == PROGRAM else self._notebook.report()
         shows, call = judged(report, error.status if isinstance(error, HelperDied | ProgramError) else None)
         code = error.code if error else "delivered"
         return Outcome(shows, call, code, tuple(report), error, tuple(differences))
+
+    def say_out_of_state(self, kind: str, when: str, datagram: bytes) -> DomwardError | None:
+        """How an operation ends in which a helper of `kind` sends `datagram` at a certain time of its life.
+
+        `when` is "starting", before its first message; "idle", after it; "working" or "inspecting", with its order;
+        "answered", after its answer.
+        """
+        self._notebook.order({"kind": kind, "when": when, "datagram": datagram.hex()})
+        supervisor = self._supervisors["confined"]
+        if when == "inspecting":
+            return self._runner.run(_inspect(supervisor, self.host.disk))
+        console = Console(self.host.slave, self.host.slave)
+        error = self._runner.run(_operate(supervisor, BootRequest(disk=self.host.disk, console=console)))
+        self._said()
+        return error
 
     def _said(self) -> list[str]:
         """The report of a program, from the log of what it showed."""
@@ -128,6 +146,14 @@ class Arena:
             lines += log.read_text(errors="replace").splitlines()
             log.unlink()
         return [line.removeprefix(MARK) for line in lines if line.startswith(MARK)]
+
+
+async def _inspect(supervisor: Supervisor, disk: Path) -> DomwardError | None:
+    try:
+        await supervisor.inspect(disk)
+    except DomwardError as error:
+        return error
+    return None
 
 
 async def _operate(supervisor: Supervisor, request: BootRequest) -> DomwardError | None:

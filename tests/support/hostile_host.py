@@ -32,6 +32,7 @@ from support.attacks.syscalls import NUMBERS
 from support.leaks import HELPER_UIDS
 
 SECRET = "the canary sings at dawn"
+_CANARIES = {"public": 0o666, "private": 0o600}
 CANARY_KEY, OWN_KEY = 0x00D0A1D0, 0x00D0A1D1  # System V IPC
 DISK_BYTES = 65_536
 _SYSCTLS = ("kernel/hostname", "kernel/core_pattern", "kernel/randomize_va_space", "net/ipv4/ip_forward")
@@ -79,7 +80,7 @@ class HostileHost:
         self.folder = Path(tempfile.mkdtemp(prefix="attack-canaries-", dir="/var/tmp"))
         stack.callback(shutil.rmtree, self.folder)
         self.folder.chmod(0o755)
-        for name, mode in (("public", 0o666), ("private", 0o600)):
+        for name, mode in _CANARIES.items():
             (self.folder / name).write_text(SECRET)
             (self.folder / name).chmod(mode)
         self.disk = self.folder / "disk.img"
@@ -196,11 +197,18 @@ class HostileHost:
         assert key >= 0, os.strerror(ctypes.get_errno())
         stack.callback(_LIBC.syscall, ctypes.c_long(NUMBERS["keyctl"]), 21, key, 0, 0, 0)  # invalidate
 
-    def refresh(self) -> None:
-        """Takes back what an attack inside a peer, where it may succeed, has done to the canaries."""
-        for name, mode in (("public", 0o666), ("private", 0o600)):
-            (self.folder / name).write_text(SECRET)
-            (self.folder / name).chmod(mode)
+    def restore(self) -> None:
+        """Takes back what an attack inside a peer, where it may succeed, has done."""
+        for service in self._services.values():
+            while _readable(service.fileno()):
+                service.accept()[0].close()
+        for name in ("second", "moved"):
+            (self.folder / name).unlink(missing_ok=True)
+        for name, mode in _CANARIES.items():
+            path = self.folder / name
+            if not path.exists() or path.read_text() != SECRET or path.stat().st_mode & 0o777 != mode:
+                path.write_text(SECRET)
+                path.chmod(mode)
 
 
 def _handle_of(path: Path) -> tuple[int, str]:

@@ -74,7 +74,7 @@ def drive_the_terminal(attacker: HelperAttacker) -> None:
     peers=False,
 )
 def drive_the_terminal_directly(attacker: HelperAttacker) -> None:
-    """The same from the relay itself, which stands behind its own filter."""
+    """Drive the person's terminal from the relay itself, which stands behind its own filter."""
     attacker.call("write", attacker.fd("console"), b"\x1b]0;x\x07", 6)
 
 

@@ -28,12 +28,13 @@ NO_CAPABILITY = stop("capabilities", "EPERM")
 NOT_OWNER = stop("user", "EPERM", "EACCES")
 BOOTLOADER = ("bootloader",)
 
-# The smallest program: an ELF file whose code is exit_group(77).
+# The smallest program: an ELF file whose code is write(1, "ran\n", 4); exit_group(77).
 PROGRAM = (
     b"\x7fELF\x02\x01\x01" + bytes(9)
     + struct.pack("<HHIQQQIHHHHHH", 2, 62, 1, 0x400078, 64, 0, 0, 64, 56, 1, 0, 0, 0)
     + struct.pack("<IIQQQQQQ", 1, 5, 0, 0x400000, 0x400000, 0x1000, 0x1000, 0x1000)
-    + b"\xbf\x4d\x00\x00\x00\xb8\xe7\x00\x00\x00\x0f\x05"
+    + bytes.fromhex("bf01000000 488d3518000000 ba04000000 b801000000 0f05 bf4d000000 b8e7000000 0f05")
+    + b"ran\n"
 )  # fmt: skip
 
 

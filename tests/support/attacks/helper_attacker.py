@@ -26,6 +26,12 @@ _NAMES = {
 }
 
 
+def send(channel: Channel, data: bytes, fds: Sequence[int]) -> None:
+    """Sends any bytes on `channel`, with any fds."""
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
+    channel._socket.sendmsg([data], rights)
+
+
 class HelperAttacker(Attacker):
     """An attacker in a helper: he has its channel, and its order with all that came with it."""
 
@@ -45,8 +51,7 @@ class HelperAttacker(Attacker):
 
     def raw(self, data: bytes, fds: Sequence[int] = ()) -> None:
         """Sends any bytes, with any fds."""
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack(f"{len(fds)}i", *fds))] if fds else []
-        self.channel._socket.sendmsg([data], rights)
+        send(self.channel, data, fds)
 
     def boot_read(self, **changes: object) -> dict[str, Any]:
         """The fields of a bootloader's answer for a kernel of four bytes, but for `changes`."""

@@ -13,7 +13,7 @@ AF_UNIX, AF_INET, AF_INET6, AF_NETLINK, AF_PACKET = 1, 2, 10, 16, 17
 SOCK_STREAM, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET = 1, 2, 3, 5
 NO_CAPABILITY = stop("capabilities", "EPERM", "EACCES")
 NO_ROUTE = stop("network-namespace", "ENETUNREACH")
-NO_PORT = stop("landlock", "EACCES")
+NO_PORT = stop("landlock", "EACCES", "ENETUNREACH")  # Landlock knows ports from Linux 6.7 on
 
 
 def _loopback(port: int) -> bytes:
@@ -98,7 +98,7 @@ def read_the_audit_log(attacker: Attacker) -> None:
     _must_be_acknowledged(attacker, link)
 
 
-@attack(without=stop("protocol check", "succeeded"), gains="a pair of sockets that lead nowhere but to itself")
+@attack(without=stop("nothing", "succeeded"), gains="a pair of sockets that lead nowhere but to itself")
 def make_a_pair_of_sockets(attacker: Attacker) -> None:
     """Have sockets of its own, to pass fds to itself with."""
     attacker.call("socketpair", AF_UNIX, SOCK_STREAM, 0, attacker.buffer(8))
@@ -118,7 +118,7 @@ def speak_as_somebody_else(attacker: Attacker) -> None:
 
 #: Families that are rarely used and often had bugs; most kernels load them as modules at the first socket.
 RARE = {
-    "vsock": (40, SOCK_STREAM), "the-crypto-interface": (38, SOCK_SEQPACKET), "ipsec-keys": (15, SOCK_RAW),
+    "the-crypto-interface": (38, SOCK_SEQPACKET), "ipsec-keys": (15, SOCK_RAW),
     "can": (29, SOCK_RAW), "bluetooth": (31, SOCK_RAW), "tipc": (30, SOCK_SEQPACKET), "xdp": (44, SOCK_RAW),
     "rds": (21, SOCK_SEQPACKET), "qipcrtr": (42, SOCK_DGRAM), "smc": (43, SOCK_STREAM), "kcm": (41, SOCK_DGRAM),
     "nfc": (39, SOCK_SEQPACKET), "llc": (26, SOCK_STREAM), "mctp": (45, SOCK_DGRAM), "phonet": (35, SOCK_DGRAM),
@@ -137,9 +137,18 @@ for _name, (_family, _kind) in RARE.items():
         _rare(_family, _kind),
         f"open-{_name}",
         f"Reach the kernel's code for {_name.replace('-', ' ')} (address family {_family}).",
-        stop("network-namespace", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "EPERM", "EINVAL", "succeeded"),
+        stop("kernel", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "EPERM", "EINVAL", "succeeded"),
         gains="a socket in a network namespace without interfaces: the family's code in the kernel, and no network",
     )
+
+
+@attack(
+    without=stop("nothing", "succeeded", "EAFNOSUPPORT", "ENODEV"),
+    gains="vsock, which no network namespace hides: services of this host and of its hypervisor that listen there",
+)
+def open_vsock(attacker: Attacker) -> None:
+    """Talk to the hypervisor, or to services of this host, over vsock."""
+    attacker.call("socket", 40, SOCK_STREAM, 0)
 
 
 @attack(without=stop("kernel", "prevented", "succeeded"), gains="sockets of families that this kernel has")

@@ -35,7 +35,7 @@ for _name, _flag in (
 ):
     add(
         lambda attacker, flag=_flag: (attacker.call("unshare", flag), None)[1],
-        f"make-a-{_name}-namespace",
+        f"make-{'an' if _name in ('ipc', 'uts') else 'a'}-{_name}-namespace",
         f"Have a {_name} namespace of its own, with all of the kernel that it opens.",
         NO_CAPABILITY,
     )
@@ -51,7 +51,8 @@ def make_a_user_namespace(attacker: Attacker) -> None:
 
 
 @attack(
-    without=stop("rlimits", "EAGAIN"), gains="as a user namespace of its own, for one of the few processes of a program"
+    without=stop("rlimits", "EAGAIN"),
+    gains="the same as make-a-user-namespace, for one of the few processes of a program",
 )
 def clone_into_a_user_namespace(attacker: Attacker) -> None:
     """Have a child that is root in a user namespace of its own."""

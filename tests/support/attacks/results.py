@@ -107,7 +107,7 @@ def answer_with_another_size_later(attacker: HelperAttacker) -> None:
     attacker.say(attacker.boot_read(kernel_bytes=8))
 
 
-@attack(by=stop("nothing", "delivered"), without=None, kinds=READER, peers=False)
+@attack(by=stop("result check", "delivered"), without=None, kinds=READER, peers=False)
 def deliver_a_path(attacker: HelperAttacker) -> None:
     """Deliver the name of a file of the host as the kernel: it is delivered as those bytes, and nobody opens it."""
     attacker.call("write", attacker.fd("kernel"), b"/etc/shadow", 11)
