@@ -47,7 +47,7 @@ from .disks import check_disk
 from .helper import Helper, HelperHost
 from .helper_states import HelperState
 from .logs import open_log
-from .opening import in_thread, open_disk_in_thread
+from .opening import close_disk, in_thread, open_disk_in_thread
 from .operations import Operation
 from .ptys import open_ptys
 from .relay import Relay, ended_early
@@ -354,7 +354,9 @@ async def _disk_of(operation: Operation[BootResult] | Operation[InspectResult], 
     if isinstance(disk, Fd):
         await in_thread(lambda: _check_given(disk), lambda _checked: None)  # a file server answers, or does not
         return disk
-    return operation.scope.enter_context(await open_disk_in_thread(disk))
+    opened = await open_disk_in_thread(disk)
+    operation.scope.push_async_callback(close_disk, opened)
+    return opened
 
 
 def _check_given(disk: Fd) -> None:

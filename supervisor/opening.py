@@ -16,6 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+from domward.protocol import limits
 from domward.protocol.errors import OperationFailed
 from domward.protocol.fds import Fd
 
@@ -80,6 +81,34 @@ async def in_thread(work: Callable[[], FoundT], discard: Callable[[FoundT], None
     if failed:
         raise failed[0]
     return found[0]
+
+
+async def close_disk(disk: Fd) -> None:
+    """Closes a disk that `open_disk_in_thread` opened; one whose file server does not answer is left to its thread."""
+    if disk.closed:
+        return
+    number = disk.detach()
+    loop = asyncio.get_running_loop()
+    closed: asyncio.Future[None] = loop.create_future()
+
+    def tell() -> None:
+        if not closed.done():
+            closed.set_result(None)
+
+    def run() -> None:
+        with contextlib.suppress(OSError):  # the fd is gone all the same, and nothing was written through it
+            os.close(number)
+        with contextlib.suppress(RuntimeError):  # the loop may be gone by now
+            loop.call_soon_threadsafe(tell)
+
+    thread = threading.Thread(target=run, name="domward-close", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:  # no thread is to be had: better late than never
+        os.close(number)
+        return
+    if (await asyncio.wait([closed], timeout=limits.KILL_SECONDS))[0]:
+        thread.join()
 
 
 def close_in_thread(fd: Fd) -> None:
