@@ -24,9 +24,10 @@ from support.hostile_host import HostileHost, HostState
 from support.planted import planted
 from support.soak import all_hashing_threads
 
-BUDGETS = Budgets(wall_seconds=30, term_grace_seconds=0.3, helper_cpu_seconds=1, log_bytes=64 * 1024)
+BUDGETS = Budgets(wall_seconds=30, term_grace_seconds=1.0, helper_cpu_seconds=1, log_bytes=64 * 1024)
 HURRY_SECONDS = 1.0
 PROGRAM = "program"
+_TRIES = 3
 TESTS = Path(__file__).parents[1]
 
 
@@ -45,6 +46,10 @@ class Outcome:
     def is_one_of(self, shows: frozenset[str]) -> bool:
         """Whether it ended so; a kernel that does not have the call at all stops it as well."""
         return bool({self.shows, self.code, "ENOSYS" if self.shows == "ENOSYS" else ""} & (shows | {"ENOSYS"}))
+
+    def was_made(self, kind: str) -> bool:
+        """Whether the attack was made at all: not where another helper failed first, of a machine's load."""
+        return bool(self.report) or self.error is None or self.error.helper.startswith((kind, "program"))
 
     def describe(self) -> str:
         """For a failed test."""
@@ -103,7 +108,12 @@ class Arena:
         """How the attack `name` ends in a helper of `kind`, run now or before."""
         key = (name, kind, seccomp)
         if key not in self._seen:
-            self._seen[key] = self._run(ATTACKS[name], kind, seccomp)
+            outcome = self._run(ATTACKS[name], kind, seccomp)
+            for _ in range(_TRIES):
+                if outcome.was_made(kind):
+                    break
+                outcome = self._run(ATTACKS[name], kind, seccomp)
+            self._seen[key] = outcome
         return self._seen[key]
 
     def _run(self, attack: Attack, kind: str, seccomp: bool) -> Outcome:

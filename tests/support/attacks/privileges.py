@@ -52,7 +52,7 @@ def make_a_user_namespace(attacker: Attacker) -> None:
 
 @attack(
     without=stop("rlimits", "EAGAIN"),
-    gains="the same as make-a-user-namespace, for one of the few processes of a program",
+    gains="make-a-user-namespace in one of the few processes of a program",
 )
 def clone_into_a_user_namespace(attacker: Attacker) -> None:
     """Have a child that is root in a user namespace of its own."""
