@@ -75,6 +75,7 @@ def _cells(attack: Attack, arena: Arena, peers: Mapping[str, Mapping[str, str]])
 
 
 def _seen(expected: Stop, outcome: Outcome) -> str:
+    assert outcome.is_one_of(expected.shows), outcome.describe()
     shown = outcome.shows if outcome.shows in expected.shows else outcome.code
     if outcome.shows == "ENOSYS" and "ENOSYS" not in expected.shows:
         return "not in this kernel"
