@@ -39,7 +39,7 @@ def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
 
 @contextlib.contextmanager
 def terminal(running: RunningDaemon, *words: str | Path) -> Iterator[MenuTerminal]:
-    found = MenuTerminal((*words, "--socket", running.socket), 80, 24)
+    found = MenuTerminal((*COMMAND, *words, "--socket", running.socket), 80, 24)
     try:
         yield found
     finally:

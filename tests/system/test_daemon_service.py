@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import socket
@@ -74,9 +75,9 @@ def activated(number: int, *names: str) -> dict[str, object]:
     }
 
 
-def high_number(fd: int, at: int) -> int:
-    os.dup2(fd, at)
-    return at
+def high_number(fd: int) -> int:
+    """A copy of `fd` far from the numbers that systemd's fds get."""
+    return fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 50)
 
 
 def test_a_socket_of_systemds_is_served_and_not_removed(folder: Path) -> None:
@@ -87,7 +88,7 @@ def test_a_socket_of_systemds_is_served_and_not_removed(folder: Path) -> None:
         listener.listen()
         early = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # a client that connects before there is a daemon
         early.connect(str(folder / "control.sock"))
-        number = high_number(listener.fileno(), 50)
+        number = high_number(listener.fileno())
         try:
             with daemon(folder, **activated(number, "domwardd.socket")) as running:  # type: ignore[arg-type]
                 early.send(b"\xc1")
@@ -109,7 +110,7 @@ def test_what_a_console_showed_is_there_after_a_restart(folder: Path, disk: Path
             operation = client.run(opened.fileno(), console=Screen(menu_timeout=600), label="kept").operation
             shown_by(client, operation, b"Debian GNU/Linux")
             assert running.notices.until("FDSTORE")["FDNAME"] == f"console-{operation}"
-            kept = high_number(running.notices.stored[f"console-{operation}"], 50)
+            kept = high_number(running.notices.stored[f"console-{operation}"])
         try:
             with (
                 daemon(folder, **activated(kept, f"console-{operation}")) as running,  # type: ignore[arg-type]
@@ -128,7 +129,7 @@ def test_a_console_outlives_a_daemon_that_is_killed(folder: Path, disk: Path) ->
             operation = client.run(opened.fileno(), console=Screen(menu_timeout=600)).operation
             shown_by(client, operation, b"Debian GNU/Linux")
             running.notices.until("FDSTORE")
-            kept = high_number(running.notices.stored[f"console-{operation}"], 50)
+            kept = high_number(running.notices.stored[f"console-{operation}"])
             running.process.kill()
             running.process.wait()
         try:
@@ -145,7 +146,7 @@ def test_a_console_outlives_a_daemon_that_is_killed(folder: Path, disk: Path) ->
 def test_a_stored_fd_that_holds_nonsense_is_let_go(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "nonsense").write_bytes(b"\xff" * 9000)
     with (tmp_path / "nonsense").open("rb") as file:
-        number = high_number(file.fileno(), 50)
+        number = high_number(file.fileno())
     try:
         with (
             daemon(folder, **activated(number, "console-boot-000000000000")) as running,  # type: ignore[arg-type]
