@@ -15,6 +15,7 @@ import array
 import contextlib
 import os
 import pickle
+import select
 import shutil
 import signal
 import socket
@@ -28,6 +29,7 @@ from typing import Any, TypeVar
 
 from domward.protocol import control
 from domward.protocol.client import Client
+from support.leaks import HELPER_UIDS
 
 SECONDS = 20  # for a machine that is busy
 OPERATORS, AUDITORS = ("operator", 37), ("adm", 4)  # groups of every Debian
@@ -225,3 +227,30 @@ def in_child(uid: int, gid: int, groups: tuple[int, ...], work: Callable[[], Res
         raise value
     result: ResultT = value
     return result
+
+
+def helpers() -> list[int]:
+    """Every process with a helper's uid."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            lines = Path("/proc", name, "status").read_text().splitlines()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        state = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+        if int(state["Uid"].split()[0]) in HELPER_UIDS and not state["State"].startswith("Z"):
+            found.append(int(name))
+    return found
+
+
+def until_dead(pids: list[int]) -> None:
+    """Waits until none of `pids` lives. AssertionError where one does not end."""
+    for pid in pids:
+        try:
+            number = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        try:
+            assert select.select([number], [], [], SECONDS)[0], f"{pid} lives on"
+        finally:
+            os.close(number)

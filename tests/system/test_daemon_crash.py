@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemons import RunningDaemon, daemon, public_folder, shown_by
+from support.daemons import RunningDaemon, daemon, helpers, public_folder, shown_by, until_dead
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
 from support.guests import debian_disk
@@ -33,32 +33,6 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
     return disks.build(debian_disk("ext4", kernel=kernel))
-
-
-def helpers() -> list[int]:
-    """Every process with a helper's uid."""
-    found = []
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            lines = Path("/proc", name, "status").read_text().splitlines()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        state = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
-        if int(state["Uid"].split()[0]) in HELPER_UIDS and not state["State"].startswith("Z"):
-            found.append(int(name))
-    return found
-
-
-def until_dead(pids: list[int]) -> None:
-    for pid in pids:
-        try:
-            number = os.pidfd_open(pid)
-        except ProcessLookupError:
-            continue
-        try:
-            assert select.select([number], [], [], SECONDS)[0], f"{pid} lives on"
-        finally:
-            os.close(number)
 
 
 def menu(client: Client, opened: int) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemons import RunningDaemon, daemon, public_folder
+from support.daemons import RunningDaemon, daemon, helpers, public_folder, until_dead
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
 from support.guests import debian_disk, expected
@@ -91,9 +91,11 @@ def test_the_domain_or_the_toolstack_dies_while_the_menu_waits(how: str, disk: P
 def test_the_daemon_dies_while_the_menu_waits(number: signal.Signals, disk: Path, tmp_path: Path) -> None:
     with the_hosts_daemon() as running, libxl(tmp_path, disk) as run:
         run.until_shown("Boot menu")
+        working = helpers()
         running.process.send_signal(number)
         booted = run.finish()  # which reads what is said, as libxl does: nobody waits for the daemon meanwhile
         running.process.wait(SECONDS)
+        until_dead(working)
     paths.CONTROL_SOCKET.unlink(missing_ok=True)
     assert booted.code > 0
     assert (booted.answer, booted.left) == (b"", [])
