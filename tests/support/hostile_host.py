@@ -13,6 +13,7 @@ import ctypes
 import hashlib
 import os
 import re
+import secrets
 import select
 import shutil
 import signal
@@ -33,7 +34,10 @@ from support.leaks import HELPER_UIDS
 
 SECRET = "the canary sings at dawn"
 _CANARIES = {"public": 0o666, "private": 0o600}
-CANARY_KEY, OWN_KEY = 0x00D0A1D0, 0x00D0A1D1  # System V IPC
+# Others may run the same tests at the same time, in the same namespaces: names of our own.
+ABSTRACT = f"domward-canary-{secrets.token_hex(8)}"
+CANARY_KEY = secrets.randbelow(1 << 29) * 2 + 1  # System V IPC
+OWN_KEY = CANARY_KEY + 1
 DISK_BYTES = 65_536
 _SYSCTLS = ("kernel/hostname", "kernel/core_pattern", "kernel/randomize_va_space", "net/ipv4/ip_forward")
 # Beginnings of what drives a terminal: any escape but the sequences that move the cursor, erase and colour.
@@ -92,7 +96,7 @@ class HostileHost:
         self._victim, self._address = self._start_victim(stack)
         self._services = {
             "socket file": _listening(stack, socket.AF_UNIX, str(self.folder / "socket")),
-            "abstract socket": _listening(stack, socket.AF_UNIX, "\0domward-canary"),
+            "abstract socket": _listening(stack, socket.AF_UNIX, f"\0{ABSTRACT}"),
             "loopback": _listening(stack, socket.AF_INET, ("127.0.0.1", 0)),
         }
         (self.folder / "socket").chmod(0o777)
@@ -109,7 +113,7 @@ class HostileHost:
             "victim-address": self._address,
             "pts": os.minor(os.fstat(self.slave).st_rdev),
             "tcp-port": self._services["loopback"].getsockname()[1],
-            "abstract": "domward-canary",
+            "abstract": ABSTRACT,
             "ipc-key": CANARY_KEY,
             "own-ipc-key": OWN_KEY,
             "uid": HELPER_UIDS[0],
@@ -239,7 +243,7 @@ def _file(path: Path) -> tuple[object, ...]:
 
 
 def _ipc_objects() -> tuple[str, ...]:
-    """Whether an object with one of our keys is there, by kind."""
+    """The objects with one of our keys that are there, by kind."""
     return tuple(
         f"{kind} {line.split()[0]}"
         for kind in ("shm", "msg", "sem")
