@@ -25,11 +25,9 @@ from .terminal import raw_console
 def boot_by_daemon(options: FrontEndOptions, stack: ExitStack) -> Bootable | None:
     """What boots, once the daemon's helpers are dead; its files are closed with `stack`. None where none listens.
 
-    None also for a bootloader program, which the daemon does not run. Raises the daemon's errors, and DaemonGone where
-    it goes away before the end.
+    Raises the daemon's errors, and DaemonGone where it goes away before the end.
     """
-    if options.bootloader != BUILTIN:
-        return None
+    runs_program = options.bootloader != BUILTIN
     try:
         client = Client(paths.CONTROL_SOCKET, "domward-bootloader")
     except DaemonGone:
@@ -39,7 +37,9 @@ def boot_by_daemon(options: FrontEndOptions, stack: ExitStack) -> Bootable | Non
         submitted = client.run(
             disk.fileno(),
             entry=options.entry,
-            extra=options.args,
+            args=options.args if runs_program else None,  # a program appends them itself, as pygrub does
+            extra=None if runs_program else options.args,
+            bootloader=options.bootloader,
             kernel=options.kernel,
             ramdisk=options.guest_ramdisk,
             offset=options.offset,

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 from support.arena import Arena, Outcome
@@ -12,7 +14,12 @@ from support.attacks.everything import ATTACKS, THEMES, Attack
 from support.attacks.table import CHECKS, Stop
 from support.peer_sandboxes import BWRAP
 
-KERNEL = ".".join(os.uname().release.split(".")[:2])
+# What decides outcomes beside the kernel itself, where this host has it.
+_SETTINGS = (
+    "kernel/dmesg_restrict", "kernel/io_uring_disabled", "kernel/kptr_restrict", "kernel/perf_event_paranoid",
+    "kernel/unprivileged_bpf_disabled", "kernel/unprivileged_userns_clone", "kernel/yama/ptrace_scope",
+    "vm/unprivileged_userfaultfd",
+)  # fmt: skip
 COLUMNS = ("attack", "in", "stopped by", "without seccomp by", "pygrub --runas", "bwrap --unshare-all")
 # What a refused call says about a sandbox, where nobody declares what it has.
 MEANINGS = {
@@ -40,8 +47,18 @@ def page(arena: Arena, peers: Mapping[str, Mapping[str, str]]) -> str:
     rows = [row for theme in THEMES for row in _theme(theme, arena, peers)]
     count = sum(len(attack.by) for attack in ATTACKS.values())
     return _HEAD.format(
-        attacks=len(ATTACKS), rows=count, kernel=KERNEL, bwrap=" ".join(BWRAP), checks=_list(CHECKS)
+        attacks=len(ATTACKS), rows=count, surroundings=surroundings(), bwrap=" ".join(BWRAP), checks=_list(CHECKS)
     ) + "\n".join([*rows, "", _TAIL, *_unstopped(), ""])
+
+
+def surroundings() -> str:
+    """The sentence of a page that says of which machines it is: another build or setting gives other outcomes."""
+    system = os.uname()
+    settings = [Path("/proc/sys", name) for name in _SETTINGS]
+    facts = [system.release, system.version, Path("/etc/debian_version").read_text()]
+    facts += [f"{setting} {setting.read_text()}" for setting in settings if setting.exists()]
+    kernel = ".".join(system.release.split(".")[:2])
+    return f"This page is of Linux {kernel}, build and settings {sha256(repr(facts).encode()).hexdigest()[:12]}."
 
 
 def _list(checks: Mapping[str, str]) -> str:
@@ -118,7 +135,7 @@ sockets, System V objects, keys, mounts, settings of the kernel, processes left 
 
 `DOMWARD_WRITE_ATTACKS=1 pytest tests/hostile/test_attacks_page.py` writes this page anew.
 
-This page is of Linux {kernel}.
+{surroundings}
 
 - **in**: the helper that was taken over. In `program`, the attacker is a bootloader program such as pygrub, of which it
   is always to be expected: it is any program, and may do what ordinary programs do.

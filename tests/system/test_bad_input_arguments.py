@@ -15,7 +15,7 @@ WRONG = {
     "two disks": ("run", "disk", "disk"),
     "option of another command": ("inspect", "disk", "--entry", "1"),
     "unknown format": ("run", "disk", "--format", "vmdk"),
-    "unknown bootloader": ("run", "disk", "--bootloader", "pygrub"),
+    "unknown bootloader": ("run", "disk", "--bootloader", "grub3"),
     "option without its value": ("run", "disk", "--args"),
     "arguments beyond Xen's limit": ("run", "disk", "--args", "a" * 1024),
     "arguments with a line feed": ("run", "disk", "--args", "a\nb"),

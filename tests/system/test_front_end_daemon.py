@@ -56,6 +56,16 @@ def test_the_daemon_does_the_work(disk: Path, kernel: DebianKernel, tmp_path: Pa
     assert (operation.outcome, operation.console, operation.label) == ("done", False, str(disk))
 
 
+def test_the_daemon_runs_a_program_as_well(disk: Path, kernel: DebianKernel, tmp_path: Path) -> None:
+    with the_hosts_daemon(), libxl(tmp_path, disk, before=QUIET, bootloader_args=("--bootloader=pygrub",)) as run:
+        booted = run.finish()
+        (operation,) = operations()
+    wanted = expected(debian_disk("ext4", kernel=kernel), kernel)
+    assert (booted.code, booted.left) == (0, [])
+    assert (booted.kernel, booted.ramdisk) == (wanted.kernel, wanted.ramdisk)
+    assert operation.outcome == "done"
+
+
 def test_the_menu_is_on_the_console(disk: Path, tmp_path: Path) -> None:
     with the_hosts_daemon(), libxl(tmp_path, disk) as run:
         run.until_shown("any key stops the count")

@@ -33,6 +33,7 @@ SYSCALL = ctypes.CDLL(None, use_errno=True).syscall
 # What the child itself needs to report and end.
 NEEDED = "write -- the report\nexit_group -- the end\n"
 PROT_READ, PROT_EXEC, MAP_PRIVATE_ANONYMOUS = 1, 4, 0x22
+MAP_HUGETLB = 0x40000
 
 
 def privileged_rules() -> tuple[Rule, ...]:
@@ -315,6 +316,16 @@ def test_the_real_policies_let_real_calls_through_or_kill(kind: HelperKind, name
     lines = [line for line in policy_text(kind).splitlines() if not line.startswith(("write ", "exit_group "))]
     policy = "\n".join(lines) + "\n"
     assert survives(policy, pyseccomp.resolve_syscall(architecture, name), *TRIED[name]) is allowed
+
+
+@pytest.mark.parametrize("kind", list(HelperKind))
+def test_no_helper_gets_of_the_hosts_huge_pages(kind: HelperKind) -> None:
+    lines = [line for line in policy_text(kind).splitlines() if not line.startswith(("write ", "exit_group "))]
+    policy = "\n".join(lines) + "\n"
+    plain, huge = (MAP_PRIVATE_ANONYMOUS, 2**64 - 1, 0), (MAP_PRIVATE_ANONYMOUS | MAP_HUGETLB, 2**64 - 1, 0)
+    assert survives(policy, number_of("mmap"), 0, 4096, PROT_READ, *plain)
+    refused = kind is HelperKind.PROGRAM  # with ENOMEM, as where there are none, and not killed
+    assert survives(policy, number_of("mmap"), 0, 4096, PROT_READ, *huge) is refused
 
 
 @pytest.mark.parametrize("flags", [os.O_CREAT, os.O_TRUNC, os.O_TMPFILE, os.O_PATH, os.O_DIRECTORY])
