@@ -15,6 +15,7 @@ import contextlib
 import gc
 import io
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -47,6 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Prepares the lists that are shown at the end, and a place for the logs of the programs under test."""
     config.stash[_skips] = []
     config.stash[_litter] = []
+    # nohup, and a shell's &, have signals ignored, and programs that are to be interrupted would inherit that.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
     if os.geteuid() == 0:
         own_mounts.enter()
     if config.getoption("trace_calls"):
