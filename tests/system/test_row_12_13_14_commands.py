@@ -66,11 +66,13 @@ def test_row_13_an_output_folder_of_every_byte_is_made_and_shown_safely(disk: Pa
     assert sorted(path.name for path in out.iterdir()) == ["args", "kernel", "ramdisk"]
 
 
-def test_row_13_other_words_of_every_byte_are_refused_and_shown_safely() -> None:
+def test_row_13_other_words_of_every_byte_are_refused_and_shown_safely(disk: Path) -> None:
     word = os.fsdecode(GIVEN)
     domward(word).error("usage")
-    for more in (("--" + word,), ("--timeout", word), ("--format", word), ("--bootloader", word), (word,)):
+    for more in (("--" + word,), ("--timeout", word), ("--format", word), (word,)):
         domward("run", "disk", *more).error("usage")
+    for bootloader in (word, word.replace("/", "")):  # a path, and a name
+        domward("run", disk, "--bootloader", bootloader).error("usage")
 
 
 def test_row_13_a_confined_helpers_log_line_of_every_character_is_reported_safely(disk: Path, tmp_path: Path) -> None:
