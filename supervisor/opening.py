@@ -96,8 +96,7 @@ async def close_disk(disk: Fd) -> None:
             closed.set_result(None)
 
     def run() -> None:
-        with contextlib.suppress(OSError):  # the fd is gone all the same, and nothing was written through it
-            os.close(number)
+        _close(number)
         with contextlib.suppress(RuntimeError):  # the loop may be gone by now
             loop.call_soon_threadsafe(tell)
 
@@ -105,7 +104,7 @@ async def close_disk(disk: Fd) -> None:
     try:
         thread.start()
     except RuntimeError:  # no thread is to be had: better late than never
-        os.close(number)
+        _close(number)
         return
     if (await asyncio.wait([closed], timeout=limits.KILL_SECONDS))[0]:
         thread.join()
@@ -117,6 +116,12 @@ def close_in_thread(fd: Fd) -> None:
         return
     number = fd.detach()
     try:
-        threading.Thread(target=os.close, args=(number,), name="domward-close", daemon=True).start()
+        threading.Thread(target=_close, args=(number,), name="domward-close", daemon=True).start()
     except RuntimeError:  # no thread is to be had: better late than never
+        _close(number)
+
+
+def _close(number: int) -> None:
+    """Closes; a file server that is gone by then makes that fail, but the number is free all the same."""
+    with contextlib.suppress(OSError):
         os.close(number)

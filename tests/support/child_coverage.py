@@ -17,6 +17,7 @@ import contextlib
 import json
 import mmap
 import os
+import secrets
 import struct
 import sys
 import sysconfig
@@ -39,7 +40,7 @@ PTH = (
 @contextlib.contextmanager
 def installed(folder: Path) -> Iterator[None]:
     """Has launchers that start meanwhile measured. A measured run within a measured run has a file of its own."""
-    pth = Path(sysconfig.get_path("purelib")) / f"domward_child_coverage_{os.getpid()}.pth"
+    pth = Path(sysconfig.get_path("purelib")) / f"domward_child_coverage_{secrets.token_hex(8)}.pth"
     pth.write_text(PTH.format(tests=str(Path(__file__).parents[1]), folder=str(folder)))
     try:
         yield
