@@ -90,5 +90,5 @@ def table(title: str, peer: str, medians: dict[str, float], goals: dict[str, flo
     size = f"{os.cpu_count()} cores, Linux {os.uname().release}, {time.strftime('%Y-%m-%d')}"
     print(f"\n{title} ({size})")
     for name, value in medians.items():
-        goal = f"  goal at most {goals[name]:.1f}" if name in goals else ""
+        goal = f"  goal at most {goals[name]:g}" if name in goals else ""
         print(f"  {name:44} {value * 1000:8.1f} ms  ratio {value / medians[peer]:5.2f}{goal}")
