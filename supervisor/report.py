@@ -64,7 +64,8 @@ def run_json(result: BootResult, delivered: Delivered | None) -> dict[str, Any]:
 
 def run_text(result: BootResult, delivered: Delivered | None) -> Iterator[str]:
     """The lines of `domward run`."""
-    yield f"entry    {printable(result.title)}"
+    if result.title:  # a bootloader program does not say which entry it took
+        yield f"entry    {printable(result.title)}"
     yield f"kernel   {_file_text(result.kernel)}"
     yield f"ramdisk  {_file_text(result.ramdisk) if result.ramdisk else 'none'}"
     yield f"args     {printable(result.args)}"
