@@ -4,33 +4,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.audit_logs import events, records
 from support.audit_schema import faults_of
 from support.commands import domward
-from support.daemons import daemon, public_folder
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
-from support.guests import debian_disk
+from support.daemons import daemon
 from support.programs import DELIVERS, script
 
 from domward.protocol.errors import RefusedError
 
 STRANGER = 64_123
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with public_folder() as path:
-        yield path
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 def test_clients_are_the_actors_of_what_the_daemon_does(folder: Path, disk: Path) -> None:

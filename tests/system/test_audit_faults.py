@@ -12,9 +12,6 @@ from pathlib import Path
 import pytest
 from support.audit_logs import events, opened, operation, records, written_log
 from support.commands import COMMAND, domward
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
-from support.guests import debian_disk
 
 from domward.protocol.errors import AuditUnavailable
 from domward.supervisor import BootRequest, Config, Supervisor
@@ -43,11 +40,6 @@ def small(tmp_path: Path) -> Iterator[Path]:
     """A folder with 128 KiB of room."""
     with mounted(tmp_path / "small", "-t", "tmpfs", "-o", "size=128k,mode=0750", "audit") as folder:
         yield folder
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 def fill(folder: Path) -> Path:

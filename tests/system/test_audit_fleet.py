@@ -6,13 +6,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
 from support.audit_logs import records
 from support.commands import COMMAND, domward
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
 from support.fleet import Host, fleet, needs, until
-from support.guests import debian_disk
 
 JOURNALD, UPLOAD, REMOTE = (f"/lib/systemd/systemd-{name}" for name in ("journald", "journal-upload", "journal-remote"))
 LOG = "/var/log/domward/audit.log"
@@ -34,11 +30,6 @@ template(name="line" type="string" string="%msg%\\n")
 input(type="imtcp" port="10514")
 action(type="omfile" dynaFile="file" template="line" createDirs="on" asyncWriting="off")
 """
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 def work(host: Host, disk: Path) -> Path:

@@ -16,9 +16,6 @@ import pytest
 from support.audit_logs import events, records
 from support.audit_schema import faults_of
 from support.commands import domward
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
-from support.guests import debian_disk
 from support.planted import planted
 
 from domward.protocol.errors import (
@@ -49,11 +46,6 @@ RUN = [
     "completion",
     "supervisor-closed",
 ]
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 @pytest.fixture

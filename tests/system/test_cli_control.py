@@ -14,9 +14,6 @@ from pathlib import Path
 import pytest
 from support.commands import COMMAND, domward
 from support.daemons import SECONDS, RunningDaemon, daemon, public_folder, shown_by
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
-from support.guests import debian_disk
 from support.menu_terminal import DOWN, ENTER, MenuTerminal
 
 from domward.protocol.client import Screen
@@ -30,11 +27,6 @@ MENU = Screen(menu_timeout=600)
 def running() -> Iterator[RunningDaemon]:
     with public_folder() as folder, daemon(folder) as started:
         yield started
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 @contextlib.contextmanager

@@ -11,17 +11,10 @@ from typing import Any
 
 import pytest
 from support.commands import EarlierOutput, domward
-from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory, Fs, whole
-from support.guests import debian_disk
 from support.menu_terminal import DOWN, ENTER, ERASE_LINE, INTERRUPT, menu_terminal
 
 HEADING = "Boot menu"
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 def test_choosing_an_entry_and_editing_its_arguments(disk: Path, tmp_path: Path) -> None:

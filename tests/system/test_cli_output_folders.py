@@ -11,14 +11,6 @@ from pathlib import Path
 
 import pytest
 from support.commands import EarlierOutput, domward
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
-from support.guests import debian_disk
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 @contextlib.contextmanager

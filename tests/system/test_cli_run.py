@@ -17,11 +17,6 @@ from support.guests import debian_disk, expected, small_kernel
 DISK_LAYERS = {"user", "seccomp", "capabilities", "network-namespace", "mount-namespace"}
 
 
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
-
-
 def test_the_default_entry_into_a_new_folder(disk: Path, kernel: DebianKernel, tmp_path: Path) -> None:
     out = tmp_path / "out"
     ran = domward("run", disk, "--output-dir", out)

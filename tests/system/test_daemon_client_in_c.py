@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 from support.daemons import RunningDaemon, daemon, public_folder
 from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
-from support.guests import debian_disk
 
 from domward.protocol.client import Screen
 from domward.protocol.errors import OperationCancelled
@@ -32,11 +30,6 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def running() -> Iterator[RunningDaemon]:
     with public_folder() as folder, daemon(folder) as started:
         yield started
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 def run(program: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

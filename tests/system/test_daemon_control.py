@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from support.daemons import AUDITORS, OPERATORS, RunningDaemon, daemon, public_folder, shown_by
 from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
 from support.guests import debian_disk, expected
 from support.programs import DELIVERS, script
 
@@ -36,11 +35,6 @@ def folder() -> Iterator[Path]:
 def running(folder: Path) -> Iterator[RunningDaemon]:
     with daemon(folder) as started:
         yield started
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 def content(fd: Any) -> bytes:

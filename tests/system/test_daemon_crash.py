@@ -7,14 +7,10 @@ import os
 import select
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemons import RunningDaemon, daemon, helpers, public_folder, shown_by, until_dead
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
-from support.guests import debian_disk
+from support.daemons import RunningDaemon, daemon, helpers, shown_by, until_dead
 from support.leaks import HELPER_UIDS
 
 from domward.protocol.client import Client, DaemonGone, Screen
@@ -22,17 +18,6 @@ from domward.protocol.errors import OperationFailed, RefusedError
 
 MENU = Screen(menu_timeout=600)
 SECONDS = 30
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with public_folder() as path:
-        yield path
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 def menu(client: Client, opened: int) -> str:

@@ -8,15 +8,12 @@ import hashlib
 import os
 import socket
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemons import OPERATORS, SECONDS, RunningDaemon, daemon, public_folder, shown_by
+from support.daemons import OPERATORS, SECONDS, RunningDaemon, daemon, shown_by
 from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
 from support.flaky_disk import failing_from, flaky_disk
-from support.guests import debian_disk
 from support.load import crowd
 
 from domward.protocol import control, limits, wire
@@ -24,17 +21,6 @@ from domward.protocol.client import Client, Screen
 from domward.protocol.errors import OperationCancelled
 
 MENU = Screen(menu_timeout=600)
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with public_folder() as path:
-        yield path
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 def test_a_crowd_with_bad_ones_in_it_is_served(folder: Path, disk: Path, kernel: DebianKernel) -> None:

@@ -9,29 +9,14 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.daemons import SECONDS, daemon, public_folder, settings_text, shown_by
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
-from support.guests import debian_disk
+from support.daemons import SECONDS, daemon, settings_text, shown_by
 
 from domward.protocol import control
 from domward.protocol.client import Screen
 from domward.protocol.errors import OperationCancelled, UsageError
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    with public_folder() as path:
-        yield path
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 def domwardd(*arguments: str | Path) -> subprocess.CompletedProcess[str]:

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 from support.daemons import RunningDaemon, daemon, helpers, public_folder, until_dead
 from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
 from support.guests import debian_disk, expected
 from support.menu_terminal import DOWN, ENTER
 from support.toolstacks import SECONDS, libxl
@@ -23,11 +22,6 @@ from domward.protocol.errors import OperationCancelled
 from domward.supervisor import paths
 
 QUIET = ("--runas=65535", "--quiet")
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 @contextlib.contextmanager

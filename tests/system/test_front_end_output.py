@@ -22,11 +22,6 @@ ARGS = "root=LABEL=a \"b c\" d=\\e f='g'"
 
 
 @pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
-
-
-@pytest.fixture
 def folder(tmp_path: Path) -> Path:
     folder = tmp_path / "out"
     folder.mkdir()

@@ -13,9 +13,6 @@ from typing import Any
 
 import pytest
 from support.commands import Ran, domward
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
-from support.guests import debian_disk
 from support.older_kernel import NAMESPACES, older_kernel
 
 from domward.protocol.layers import LOST_WITHOUT, NAMESPACE_FILES, Layer
@@ -26,11 +23,6 @@ LAYER_OF = {name: layer for layer, name in NAMESPACE_FILES.items()}
 LOST = [("landlock", Layer.LANDLOCK), ("seccomp", Layer.SECCOMP)] + [
     (f"{name}-namespaces", LAYER_OF[name]) for name in NAMESPACES if name != "mnt"
 ]
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 def run(disk: Path, feature: str, log: Path, *words: str) -> tuple[Ran, list[dict[str, Any]]]:

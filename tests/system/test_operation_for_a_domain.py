@@ -10,9 +10,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
-from support.guests import debian_disk
 from support.xenstored import Xenstored, xenstored
 
 from domward.protocol.errors import OperationCancelled
@@ -21,11 +18,6 @@ from domward.supervisor.audit.record import Domain
 from domward.supervisor.hypervisor.xenstore_wire import Kind, XenstoreLost
 
 DOMAIN = "/local/domain/7"
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 @asynccontextmanager

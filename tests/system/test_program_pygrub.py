@@ -27,11 +27,6 @@ COUNTS_DOWN = "Will boot selected entry in"
 DOWN = b"\x1bOB"
 
 
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
-
-
 def runs(disk: Path, *requests: dict[str, Any]) -> list[Delivered | ProgramError]:
     """What each of `requests` gives, one after another; without a menu, and of pygrub unless it says otherwise."""
 

@@ -17,10 +17,7 @@ from collections.abc import AsyncIterator, Coroutine
 from pathlib import Path
 
 import pytest
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
 from support.flaky_disk import NEVER, failing_from, flaky_disk
-from support.guests import debian_disk
 from support.planted import planted
 
 from domward.protocol.errors import DiskError, DomwardError, HelperDied, OperationTimedOut, ProtocolViolation
@@ -33,11 +30,6 @@ QUICK = Budgets(wall_seconds=1.5, start_seconds=1, term_grace_seconds=0.2)
 PATIENCE = 60.0
 SILENT = "os.kill(os.getpid(), signal.SIGSTOP)"
 GONE = "os._exit(0)"
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 def ends(work: Coroutine[None, None, None]) -> None:

@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 from support.commands import SECONDS, EarlierOutput, Ran
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
-from support.guests import debian_disk
 from support.planted import planted
 
 from domward.protocol.errors import OperationFailed
@@ -29,11 +26,6 @@ PLACES = {
     "delivering": "cli.deliver",
     "reporting": "report.run_text",
 }
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 def test_row_10_a_helper_without_memory_is_one_typed_failure_of_its_operation_alone(disk: Path, tmp_path: Path) -> None:

@@ -9,9 +9,6 @@ from pathlib import Path
 
 import pytest
 from support.commands import domward
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
-from support.guests import debian_disk
 from support.planted import planted
 
 from domward.protocol.errors import HelperDied
@@ -20,11 +17,6 @@ from domward.supervisor import BootRequest, Config, Supervisor
 GIVEN = bytes(range(1, 256))  # execve(2) ends a word at NUL
 PLAIN = bytes([*range(0x20, 0x7F), *range(0x80, 0x100)])
 LOCALES = ["C", "POSIX", "C.UTF-8", "xx_XX.ISO-8859-1"]
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 @pytest.mark.parametrize("name", LOCALES)

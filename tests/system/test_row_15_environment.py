@@ -12,9 +12,6 @@ from pathlib import Path
 
 import pytest
 from support.commands import COMMAND, domward
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
-from support.guests import debian_disk
 from support.planted import planted
 
 from domward.supervisor import BootRequest, Config, Supervisor
@@ -22,11 +19,6 @@ from domward.supervisor import BootRequest, Config, Supervisor
 # What the launcher imports, from here and from the standard library.
 SHADOWED = ("msgpack", "prctl", "setproctitle", "backports", "domward", "struct", "select", "resource", "usercustomize",
     "sitecustomize")  # fmt: skip
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 def hostile(folder: Path, *names: str) -> tuple[dict[str, str], Path]:

@@ -13,9 +13,6 @@ from pathlib import Path
 
 import pytest
 from support.commands import COMMAND, domward
-from support.debian_kernel import DebianKernel
-from support.disks import DiskFactory
-from support.guests import debian_disk
 from support.menu_terminal import ENTER, RESET, menu_terminal
 from support.planted import planted
 
@@ -29,11 +26,6 @@ EVERY_BYTE = bytes(range(256))
 HOSTILE = (
     b'\x1b]0;title\x07\x1b[5n\x1bP$q"p\x1b\\\x9b5n\x05\x0e\x1b[31mred\x1b[0m\x1b[2J\x1b[1;1Hplain\r\nnext\tcell\xff\n'
 )
-
-
-@pytest.fixture
-def disk(disks: DiskFactory, kernel: DebianKernel) -> Path:
-    return disks.build(debian_disk("ext4", kernel=kernel))
 
 
 # --- row 30: the files ------------------------------------------------------------------------------------------
