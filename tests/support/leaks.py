@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a test may leave behind: nothing. `Snapshot.take()` before and after, `leaks(before, after)` is the list.
 
-Compared are: open fds, children (zombies included), helper processes that lost their parent, mounts, kernel threads of
+Compared are: open fds, children (zombies included), helpers that live but lost their parent, mounts, kernel threads of
 this process and Python's own, the program's files in the places where it keeps any, loop devices on the tests' files,
 and the handlers of signals, the umask and the working folder. An fd that is gone or has become another one counts as
 well: somebody closed what was not theirs.
@@ -122,7 +122,7 @@ def _children() -> dict[str, str]:
 
 
 def _orphans() -> dict[str, str]:
-    """Processes with a helper's uid whose parent is init: a supervisor that lives would be their parent."""
+    """Live processes with a helper's uid whose parent is init: a supervisor that lives would be their parent."""
     found = {}
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -131,7 +131,7 @@ def _orphans() -> dict[str, str]:
             command, state, parent = _stat(pid)
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if parent == "1":
+        if parent == "1" and state != "Z":  # it has ended, and when init gets round to its zombies is not ours
             found[pid] = f"{command} (state {state})"
     return found
 
