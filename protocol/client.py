@@ -48,6 +48,7 @@ from .control import (
     Attached,
     CallFailed,
     Completed,
+    ControlMessage,
     DiskInspected,
     LogFile,
     MetricsText,
@@ -316,7 +317,7 @@ class Client:
 
     # --- messages -----------------------------------------------------------------------------------------------
 
-    def send(self, message: Message, disk: int | None = None) -> int:
+    def send(self, message: ControlMessage, disk: int | None = None) -> int:
         """Sends a request and returns its number; waits while the daemon does not read. Raises DaemonGone."""
         fds = [] if disk is None else [disk]
         while True:
@@ -327,8 +328,7 @@ class Client:
                 self._keep(self._receive(None, sending=True))
             except OperationFailed as error:
                 raise self._why_gone() or DaemonGone(error.sentence) from None
-        number: int = message.request  # type: ignore[attr-defined]  # every message of control.py has one
-        return number
+        return message.request
 
     def messages(self, request: int) -> Iterator[Message]:
         """What comes for `request`, its last message excluded unless it says something. Raises what it failed with.
@@ -367,7 +367,7 @@ class Client:
         self._next += 1
         return self._next
 
-    def _submit(self, message: Message, disk: int | bytes) -> Submitted:
+    def _submit(self, message: ControlMessage, disk: int | bytes) -> Submitted:
         number = self.send(message, None if isinstance(disk, bytes) else disk)
         return Submitted(number, self._first(number, Started).operation)
 
@@ -403,8 +403,8 @@ class Client:
 
     def _keep(self, received: Received | None) -> None:
         if received is not None:
-            number: int = received.message.request  # type: ignore[attr-defined]  # as in `send`
-            self._early.setdefault(number, deque()).append(received)
+            assert isinstance(received.message, ControlMessage)  # as all of ANSWERS are
+            self._early.setdefault(received.message.request, deque()).append(received)
 
     def _receive(self, seconds: float | None, *, sending: bool = False) -> Received | None:
         end = None if seconds is None else time.monotonic() + seconds

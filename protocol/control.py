@@ -37,18 +37,29 @@ class State(enum.Enum):
     DONE = "done"
 
 
+class ControlMessage(Message, name=""):
+    """The base of all: `request` is the number that the client gave the request to which the message belongs."""
+
+    request: int = integer(1, _REQUEST)
+
+
+class AboutOperation(ControlMessage, name=""):
+    """The base of the requests that are about one operation, by its id."""
+
+    operation: str = text(_NAME)
+
+
 # --- requests ---------------------------------------------------------------------------------------------------
 
 
-class Hello(Message, name="hello"):
+class Hello(ControlMessage, name="hello"):
     """The first request on every connection. `version` is the newest that the client speaks. Last: `welcome`."""
 
-    request: int = integer(1, _REQUEST)
     version: int = integer(1, 65_535)
     client: str = text(_NAME)
 
 
-class Run(Message, name="run"):
+class Run(ControlMessage, name="run"):
     """Read what boots from a disk. Before the last: `started`, then `step`s. Last: `completed`.
 
     The fields are those of `supervisor.bootloader.BootRequest`, of which domward.1 tells as options of ``run``.
@@ -60,7 +71,6 @@ class Run(Message, name="run"):
     any other is cancelled then.
     """
 
-    request: int = integer(1, _REQUEST)
     path: bytes | None = optional_data(limits.PATH_BYTES)
     entry: bytes | None = optional_data(limits.TITLE_BYTES)
     args: bytes | None = optional_data(limits.CMDLINE_BYTES)
@@ -87,10 +97,9 @@ class Run(Message, name="run"):
         return 0 if self.path is not None else 1
 
 
-class Inspect(Message, name="inspect"):
+class Inspect(ControlMessage, name="inspect"):
     """List what could boot from a disk. Before the last: `started`, `step`s. Last: `inspected`. Fds as for `run`."""
 
-    request: int = integer(1, _REQUEST)
     path: bytes | None = optional_data(limits.PATH_BYTES)
     image_format: str | None = optional_text(_NAME)
     seconds: int = integer(0, 86_400)
@@ -102,102 +111,77 @@ class Inspect(Message, name="inspect"):
         return 0 if self.path is not None else 1
 
 
-class List(Message, name="list"):
+class List(ControlMessage, name="list"):
     """Tell all operations. Before the last: an `operation` for each. Last: `end`.
 
     `finished` includes those that are over.
     """
 
-    request: int = integer(1, _REQUEST)
     finished: bool = boolean()
 
 
-class Show(Message, name="show"):
+class Show(AboutOperation, name="show"):
     """Tell one operation. Before the last: its `operation`, then the `step`s it took. Last: `end`."""
 
-    request: int = integer(1, _REQUEST)
-    operation: str = text(_NAME)
 
-
-class Wait(Message, name="wait"):
+class Wait(AboutOperation, name="wait"):
     """Wait until an operation is over. Last: `completed` or `inspected` as its own client gets it, or its `error`."""
 
-    request: int = integer(1, _REQUEST)
-    operation: str = text(_NAME)
 
-
-class Cancel(Message, name="cancel"):
+class Cancel(AboutOperation, name="cancel"):
     """Have an operation end. Last: `end`, at once; whoever waits for the operation is told when it has ended."""
 
-    request: int = integer(1, _REQUEST)
-    operation: str = text(_NAME)
 
-
-class Attach(Message, name="attach"):
+class Attach(AboutOperation, name="attach"):
     """See an operation's console and type on it. Before the last: `attached`, `console-output`s. Last: `end`.
 
     Output begins with what was shown before, up to limits.CONSOLE_REPLAY_BYTES.
     """
 
-    request: int = integer(1, _REQUEST)
-    operation: str = text(_NAME)
 
-
-class Keys(Message, name="console-keys"):
+class Keys(ControlMessage, name="console-keys"):
     """Keys for the console of the `attach` with this number. No answer."""
 
-    request: int = integer(1, _REQUEST)
     content: bytes = data(limits.CONSOLE_KEYS_BYTES)
 
 
-class Log(Message, name="log"):
+class Log(AboutOperation, name="log"):
     """Give an operation's console log. Last: `log-file`."""
 
-    request: int = integer(1, _REQUEST)
-    operation: str = text(_NAME)
 
-
-class Watch(Message, name="watch"):
+class Watch(ControlMessage, name="watch"):
     """Tell all operations, and from then on each change. Before the last: `operation`s, one `watching`, `operation`s.
 
     Last: `end`, after a `stop`. A client that reads slowly is told of an operation's latest state, not of each.
     """
 
-    request: int = integer(1, _REQUEST)
 
-
-class Stop(Message, name="stop"):
+class Stop(ControlMessage, name="stop"):
     """End the `attach`, `watch` or `wait` with the number `target`, which gets its `end` first. Last: `end`."""
 
-    request: int = integer(1, _REQUEST)
     target: int = integer(1, _REQUEST)
 
 
-class Metrics(Message, name="metrics"):
+class Metrics(ControlMessage, name="metrics"):
     """Give the counters in OpenMetrics form. Last: `metrics-text`."""
 
-    request: int = integer(1, _REQUEST)
 
-
-class Reload(Message, name="reload"):
+class Reload(ControlMessage, name="reload"):
     """Read the settings again. Last: `end`, or `error` where they cannot be used; then the old ones stay."""
-
-    request: int = integer(1, _REQUEST)
 
 
 # --- what the daemon sends --------------------------------------------------------------------------------------
 
 
-class Welcome(Message, name="welcome"):
+class Welcome(ControlMessage, name="welcome"):
     """The answer to `hello`: the version to speak, the daemon's name and version, what the client may do."""
 
-    request: int = integer(1, _REQUEST)
     version: int = integer(1, 65_535)
     server: str = text(_NAME)
     role: Role = choice(Role)
 
 
-class CallFailed(Message, name="error"):
+class CallFailed(ControlMessage, name="error"):
     """A request's last message where it failed; `request` 0 where the daemon closes the connection after it.
 
     `code`, `exit_code` and the texts are those of protocol/errors.
@@ -212,36 +196,31 @@ class CallFailed(Message, name="error"):
     helper: str = text(_NAME)
 
 
-class End(Message, name="end"):
+class End(ControlMessage, name="end"):
     """The last message of a request that was done and has nothing more to say."""
 
-    request: int = integer(1, _REQUEST)
 
-
-class Started(Message, name="started"):
+class Started(ControlMessage, name="started"):
     """The operation exists; `operation` is its id."""
 
-    request: int = integer(1, _REQUEST)
     operation: str = text(_NAME)
 
 
-class Step(Message, name="step"):
+class Step(ControlMessage, name="step"):
     """The operation begins `step`, `milliseconds` after it was asked for. `sequence` counts from 1."""
 
-    request: int = integer(1, _REQUEST)
     operation: str = text(_NAME)
     sequence: int = integer(1, _SIZE)
     step: str = text(_NAME)
     milliseconds: int = integer(0, _SIZE)
 
 
-class Completed(Message, name="completed"):
+class Completed(ControlMessage, name="completed"):
     """What boots. Fds, where `files`: kernel, and ramdisk where `ramdisk_bytes` is not 0: sealed memfds.
 
     Hashes are SHA-256 in hexadecimal. `files` is false for who may know the result and not have it.
     """
 
-    request: int = integer(1, _REQUEST)
     operation: str = text(_NAME)
     title: bytes = data(limits.TITLE_BYTES)
     args: bytes = data(limits.CMDLINE_BYTES)
@@ -257,10 +236,9 @@ class Completed(Message, name="completed"):
         return (1 + (self.ramdisk_bytes > 0)) if self.files else 0
 
 
-class DiskInspected(Message, name="inspected"):
+class DiskInspected(ControlMessage, name="inspected"):
     """What a disk holds. Fds, where `files`: a sealed memfd with the object of ``domward inspect --json``."""
 
-    request: int = integer(1, _REQUEST)
     operation: str = text(_NAME)
     entries: int = integer(0, limits.ENTRIES)
     files: bool = boolean()
@@ -270,13 +248,12 @@ class DiskInspected(Message, name="inspected"):
         return int(self.files)
 
 
-class OperationInfo(Message, name="operation"):
+class OperationInfo(ControlMessage, name="operation"):
     """One operation as it is now. Times are milliseconds since 1970-01-01 UTC, 0 where it is not there yet.
 
     `outcome` is "" until it is over, then "done" or an error's code, with its `sentence`. `pid` is its client's.
     """
 
-    request: int = integer(1, _REQUEST)
     operation: str = text(_NAME)
     kind: str = text(_NAME)
     label: str = text(limits.LABEL_BYTES)
@@ -294,30 +271,27 @@ class OperationInfo(Message, name="operation"):
     detached: bool = boolean()
 
 
-class Attached(Message, name="attached"):
+class Attached(ControlMessage, name="attached"):
     """The console's size in characters."""
 
-    request: int = integer(1, _REQUEST)
     operation: str = text(_NAME)
     columns: int = integer(1, _SCREEN)
     rows: int = integer(1, _SCREEN)
 
 
-class Output(Message, name="console-output"):
+class Output(ControlMessage, name="console-output"):
     """What the console showed, made safe for a terminal.
 
     `skipped` bytes before it are left out: this viewer read too slowly, or attached after they had been let go.
     """
 
-    request: int = integer(1, _REQUEST)
     content: bytes = data(limits.CONSOLE_MESSAGE_BYTES)
     skipped: int = integer(0, _SIZE)
 
 
-class LogFile(Message, name="log-file"):
+class LogFile(ControlMessage, name="log-file"):
     """A console log. Fds: the file, for reading: every byte as it came, so not for a terminal."""
 
-    request: int = integer(1, _REQUEST)
     operation: str = text(_NAME)
 
     def fd_count(self) -> int:
@@ -325,29 +299,28 @@ class LogFile(Message, name="log-file"):
         return 1
 
 
-class Watching(Message, name="watching"):
+class Watching(ControlMessage, name="watching"):
     """All operations that there were have been told; from now on each change."""
 
-    request: int = integer(1, _REQUEST)
 
-
-class MetricsText(Message, name="metrics-text"):
+class MetricsText(ControlMessage, name="metrics-text"):
     """The counters, as the OpenMetrics text format 1.0 has them."""
 
-    request: int = integer(1, _REQUEST)
     content: str = text(limits.MESSAGE_BYTES - limits.KIB)
 
 
 #: What a client may send once it has said hello.
-REQUESTS: tuple[type[Message], ...] = (
+REQUESTS: tuple[type[ControlMessage], ...] = (
     Hello, Run, Inspect, List, Show, Wait, Cancel, Attach, Keys, Log, Watch, Stop, Metrics, Reload,
 )  # fmt: skip
 
 #: What the daemon sends.
-ANSWERS: tuple[type[Message], ...] = (
+ANSWERS: tuple[type[ControlMessage], ...] = (
     Welcome, CallFailed, End, Started, Step, Completed, DiskInspected, OperationInfo, Attached, Output, LogFile,
     Watching, MetricsText,
 )  # fmt: skip
 
 #: The messages after which nothing more comes for a request.
-LAST: frozenset[type[Message]] = frozenset({Welcome, CallFailed, End, Completed, DiskInspected, LogFile, MetricsText})
+LAST: frozenset[type[ControlMessage]] = frozenset(
+    {Welcome, CallFailed, End, Completed, DiskInspected, LogFile, MetricsText}
+)

@@ -162,7 +162,7 @@ def several_data(longest: int, most: int) -> Any:
 class Message:
     """The base of every message. Construction checks the fields as receipt does, so nothing ill-typed is ever sent.
 
-    `FIELDS` maps each field's name to its check, in the order of the class body.
+    `FIELDS` maps each field's name to its check, in the order of the class body, after those of a base class.
     """
 
     NAME: ClassVar[str] = ""
@@ -171,8 +171,9 @@ class Message:
     def __init_subclass__(cls, *, name: str) -> None:
         super().__init_subclass__()
         cls.NAME = name
-        cls.FIELDS = {key: value.check for key, value in vars(cls).items() if isinstance(value, _Field)}
-        for key in cls.FIELDS:
+        own = {key: value.check for key, value in vars(cls).items() if isinstance(value, _Field)}
+        cls.FIELDS = {**cls.FIELDS, **own}
+        for key in own:
             delattr(cls, key)
 
     def __init__(self, **values: Any) -> None:

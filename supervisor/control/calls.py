@@ -30,6 +30,7 @@ from domward.protocol.control import (
     Attach,
     Attached,
     Cancel,
+    ControlMessage,
     End,
     Hello,
     Inspect,
@@ -51,7 +52,6 @@ from domward.protocol.control import (
 )
 from domward.protocol.errors import RefusedError, UsageError, printable
 from domward.protocol.fds import Fd
-from domward.protocol.schema import Message
 
 from ..audit.record import Domain
 from ..bootloader import BootRequest, BootResult, InspectResult
@@ -64,7 +64,7 @@ from .tracked import Tracked, started_message
 if TYPE_CHECKING:
     from .server import ControlServer
 
-Handler = Callable[["ControlServer", Connection, Message, Sequence[Fd]], None]
+Handler = Callable[["ControlServer", Connection, ControlMessage, Sequence[Fd]], None]
 
 
 class About(enum.Enum):
@@ -80,13 +80,13 @@ class About(enum.Enum):
 class Call:
     """A row of the table."""
 
-    message: type[Message]
+    message: type[ControlMessage]
     roles: frozenset[Role]
     about: About
     handler: Handler
 
 
-def _hello(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
+def _hello(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     del server, fds
     assert isinstance(message, Hello)
     if client.greeted:
@@ -103,7 +103,7 @@ def _hello(server: ControlServer, client: Connection, message: Message, fds: Seq
     )
 
 
-def _run(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
+def _run(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     assert isinstance(message, Run)
     server.operations.require_room(client.peer.uid)
     bootloader = _bootloader_of(client, message.bootloader)
@@ -141,7 +141,7 @@ def _run(server: ControlServer, client: Connection, message: Message, fds: Seque
         raise
 
 
-def _inspect(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
+def _inspect(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     assert isinstance(message, Inspect)
     server.operations.require_room(client.peer.uid)
     disk = _disk_of(client, message.path, fds)
@@ -155,7 +155,7 @@ def _inspect(server: ControlServer, client: Connection, message: Message, fds: S
         raise
 
 
-def _list(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
+def _list(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     del fds
     assert isinstance(message, List)
     for tracked in server.operations:
@@ -164,7 +164,7 @@ def _list(server: ControlServer, client: Connection, message: Message, fds: Sequ
     client.send(End(request=message.request))
 
 
-def _show(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
+def _show(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     del fds
     assert isinstance(message, Show)
     tracked = server.operation(message.operation)
@@ -174,7 +174,7 @@ def _show(server: ControlServer, client: Connection, message: Message, fds: Sequ
     client.send(End(request=message.request))
 
 
-def _wait(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
+def _wait(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     del fds
     assert isinstance(message, Wait)
     tracked = server.operation(message.operation)
@@ -186,7 +186,7 @@ def _wait(server: ControlServer, client: Connection, message: Message, fds: Sequ
         _wait_for(client, tracked, waiter)
 
 
-def _cancel(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
+def _cancel(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     del fds
     assert isinstance(message, Cancel)
     server.told(client, message.NAME, message.operation)
@@ -194,7 +194,7 @@ def _cancel(server: ControlServer, client: Connection, message: Message, fds: Se
     client.send(End(request=message.request))
 
 
-def _attach(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
+def _attach(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     del fds
     assert isinstance(message, Attach)
     tracked = server.operation(message.operation)
@@ -212,7 +212,7 @@ def _attach(server: ControlServer, client: Connection, message: Message, fds: Se
     server.operation_changed(tracked)
 
 
-def _keys(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
+def _keys(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     del server, fds
     assert isinstance(message, Keys)
     found = client.viewers.get(message.request)
@@ -222,7 +222,7 @@ def _keys(server: ControlServer, client: Connection, message: Message, fds: Sequ
             hub.keys(message.content)
 
 
-def _log(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
+def _log(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     del fds
     assert isinstance(message, Log)
     tracked = server.operation(message.operation)
@@ -233,7 +233,7 @@ def _log(server: ControlServer, client: Connection, message: Message, fds: Seque
         client.send(LogFile(request=message.request, operation=tracked.id), [log])
 
 
-def _watch(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
+def _watch(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     del fds
     assert isinstance(message, Watch)
     if client.watching is not None:
@@ -244,7 +244,7 @@ def _watch(server: ControlServer, client: Connection, message: Message, fds: Seq
     client.watching = message.request
 
 
-def _stop(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
+def _stop(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     del fds
     assert isinstance(message, Stop)
     target = message.target
@@ -263,13 +263,13 @@ def _stop(server: ControlServer, client: Connection, message: Message, fds: Sequ
     client.send(End(request=message.request))
 
 
-def _metrics(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
+def _metrics(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     del fds
     assert isinstance(message, Metrics)
     client.send(MetricsText(request=message.request, content=server.metrics_text()))
 
 
-def _reload(server: ControlServer, client: Connection, message: Message, fds: Sequence[Fd]) -> None:
+def _reload(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     del fds
     assert isinstance(message, Reload)
     server.told(client, message.NAME, None)
@@ -282,7 +282,7 @@ _OPERATORS = frozenset({Role.ROOT, Role.OPERATOR})
 _ROOT = frozenset({Role.ROOT})
 
 #: The table. What is not here cannot be asked for.
-CALLS: dict[type[Message], Call] = {
+CALLS: dict[type[ControlMessage], Call] = {
     call.message: call
     for call in (
         Call(Hello, _EVERYBODY, About.NONE, _hello),

@@ -21,10 +21,9 @@ from typing import Protocol
 
 from domward.protocol import limits
 from domward.protocol.channel import Channel, Received
-from domward.protocol.control import LAST, REQUESTS, Hello, Keys, Role
+from domward.protocol.control import LAST, REQUESTS, ControlMessage, Hello, Keys, Role
 from domward.protocol.errors import DomwardError, OperationFailed, ProtocolViolation, UsageError
 from domward.protocol.fds import Fd
-from domward.protocol.schema import Message
 
 from ..audit.record import Actor
 from ..events import Condition, Events, Watch
@@ -40,7 +39,7 @@ _LOG = logging.getLogger("domward.control")
 class Host(Protocol):
     """What a connection needs of the server."""
 
-    def call(self, connection: Connection, message: Message, fds: Sequence[Fd]) -> None:
+    def call(self, connection: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
         """Does what the table of calls says. Raises DomwardError for the request's `error`."""
 
     def violated(self, connection: Connection, error: DomwardError) -> None:
@@ -65,7 +64,7 @@ class Request:
     takes_files: bool
     takes_steps: bool
 
-    def tell(self, message: Message, fds: tuple[Fd, ...] = ()) -> None:
+    def tell(self, message: ControlMessage, fds: tuple[Fd, ...] = ()) -> None:
         """Sends `message` to the client."""
         self.connection.send(message, fds)
 
@@ -109,18 +108,17 @@ class Connection:
 
     # --- sending ------------------------------------------------------------------------------------------------
 
-    def send(self, message: Message, fds: Sequence[Fd] = ()) -> None:
+    def send(self, message: ControlMessage, fds: Sequence[Fd] = ()) -> None:
         """Sends `message` with copies of `fds`, at the end of this round of the loop or when the client reads."""
         if self.closed:
             return
-        number: int = message.request  # type: ignore[attr-defined]  # every message of control.py has one
         if type(message) in LAST:
-            self._open.discard(number)
-            self.waits.pop(number, None)
+            self._open.discard(message.request)
+            self.waits.pop(message.request, None)
         try:
             self._outbox.add(message, fds)
         except OperationFailed as error:  # no fds are to be had
-            self._outbox.add(failure(number, error))
+            self._outbox.add(failure(message.request, error))
         self.flush_soon()
 
     def operation_changed(self, tracked: Tracked) -> None:
@@ -211,7 +209,8 @@ class Connection:
 
     def _take(self, received: Received) -> None:
         message = received.message
-        number: int = message.request  # type: ignore[attr-defined]  # every message of control.py has one
+        assert isinstance(message, ControlMessage)  # as all of REQUESTS are
+        number = message.request
         try:
             if not isinstance(message, Keys):
                 if number in self._open:

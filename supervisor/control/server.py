@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from domward.protocol.channel import Channel
+from domward.protocol.control import AboutOperation, ControlMessage
 from domward.protocol.errors import (
     DomwardError,
     OperationFailed,
@@ -27,7 +28,6 @@ from domward.protocol.errors import (
     printable,
 )
 from domward.protocol.fds import Fd
-from domward.protocol.schema import Message
 
 from ..audit.record import Actor, Event, Outcome
 from ..endings import to_its_end
@@ -234,13 +234,13 @@ class ControlServer:
             return RefusedError(f"User {peer.uid} has {most} connections already.", code="too-many")
         return None
 
-    def call(self, connection: Connection, message: Message, fds: Sequence[Fd]) -> None:
+    def call(self, connection: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
         """What the table says of `message`. Raises DomwardError."""
         call = CALLS[type(message)]
         owner = None
         if call.about is not About.NONE:
-            name: str = message.operation  # type: ignore[attr-defined]  # what is about an operation names it
-            owner = self.operation(name).uid
+            assert isinstance(message, AboutOperation)
+            owner = self.operation(message.operation).uid
         if not may(call, connection.role, connection.peer.uid, owner):
             error = RefusedError(
                 f"{message.NAME!r} is not for {connection.role.value}s"

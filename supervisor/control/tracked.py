@@ -9,10 +9,18 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from domward.protocol import limits
-from domward.protocol.control import CallFailed, Completed, DiskInspected, OperationInfo, Started, State, Step
+from domward.protocol.control import (
+    CallFailed,
+    Completed,
+    ControlMessage,
+    DiskInspected,
+    OperationInfo,
+    Started,
+    State,
+    Step,
+)
 from domward.protocol.errors import DomwardError, OperationFailed, printable
 from domward.protocol.fds import Fd
-from domward.protocol.schema import Message
 
 from ..bootloader import BootResult, InspectResult
 from ..operations import Operation
@@ -46,7 +54,7 @@ class Waiter(Protocol):
     takes_files: bool
     takes_steps: bool
 
-    def tell(self, message: Message, fds: tuple[Fd, ...] = ()) -> None:
+    def tell(self, message: ControlMessage, fds: tuple[Fd, ...] = ()) -> None:
         """Sends `message` with copies of `fds`."""
 
 
