@@ -28,6 +28,7 @@ from domward.protocol.messages import (
 )
 
 from .menu import run_menu
+from .menu_size import MenuSize
 from .reader.copy import copy_files
 from .reader.finder import find_menu
 from .reader.given_files import menu_of_files
@@ -107,12 +108,15 @@ def _choice(channel: Channel, order: ReadBoot, menu: BootMenu, terminal: Fd | No
     if order.menu_timeout < 0 and not order.may_skip_menu:
         seconds = seconds or None  # who asks for a menu wants to see it, also where the disk would skip it
     channel.send(Progress(step=ReadStep.MENU))
+    size = MenuSize(channel, order.columns, order.rows)
     choice = run_menu(
         terminal.fileno(),
         terminal.fileno(),
         replace(menu, timeout=seconds),
         columns=order.columns,
         rows=order.rows,
+        wait=size.wait,
+        size=size.now,
     )
     return choice.entry, choice.args
 

@@ -56,13 +56,14 @@ def run_menu(
     rows: int = 24,
     clock: Callable[[], float] = time.monotonic,
     wait: Wait = wait_with_poll,
+    size: Callable[[], tuple[int, int]] | None = None,
 ) -> Choice:
     """Show `menu` on a terminal and return what is chosen there.
 
     `fd_in` and `fd_out` are the terminal, in raw mode, perhaps one fd; both stay open. `columns` and `rows` are its
     size; beyond COLUMNS and ROWS the nearest is taken. The menu's time-out starts the default entry unless a key comes
     first. With a time-out of 0 nothing is shown: to show it all the same, pass a menu without time-out. `clock`
-    counts seconds and `wait` waits for the terminal.
+    counts seconds and `wait` waits for the terminal; where it says RESIZED, `size` gives the new columns and rows.
 
     OperationCancelled: `q`, Ctrl-C, or the terminal hung up. DiskError as `selection.choose` raises it where no
     entry at all can boot, or where the time-out ran out on an entry whose arguments Xen does not take.
@@ -72,8 +73,8 @@ def run_menu(
         entry = choose(menu)
         return Choice(entry, entry.args)
     with Terminal(fd_in, fd_out, wait) as terminal:
-        shown = _Menu(menu, default, terminal, _nearest(columns, COLUMNS), _nearest(rows, ROWS))
-        return shown.run(clock)
+        shown = _Menu(menu, default, terminal, columns, rows)
+        return shown.run(clock, size or (lambda: (columns, rows)))
 
 
 class _Menu:
@@ -83,15 +84,18 @@ class _Menu:
         self._menu = menu
         self._selected = selected
         self._terminal = terminal
-        self._columns = columns - 1  # the last column would make some terminals wrap
-        self._rows = rows
-        self._page = rows - _OTHER_ROWS
+        self._fit(columns, rows)
         self._top = 0
         self._message = ""
         self._args: dict[int, bytes] = {}
         self._editor: LineEditor | None = None
 
-    def run(self, clock: Callable[[], float]) -> Choice:
+    def _fit(self, columns: int, rows: int) -> None:
+        self._columns = _nearest(columns, COLUMNS) - 1  # the last column would make some terminals wrap
+        self._rows = _nearest(rows, ROWS)
+        self._page = self._rows - _OTHER_ROWS
+
+    def run(self, clock: Callable[[], float], size: Callable[[], tuple[int, int]]) -> Choice:
         """Handle keys until one decides, or the time-out does."""
         timeout = self._menu.timeout
         deadline = None if timeout is None else clock() + timeout
@@ -103,7 +107,10 @@ class _Menu:
                 self._draw()
             # wake up when the count that is shown changes
             key = self._terminal.key(None if left is None else left - math.ceil(left) + 1)
-            if key is not None:
+            if key is Key.RESIZED:
+                self._fit(*size())
+                self._terminal.clear()
+            elif key is not None:
                 deadline, self._message = None, ""
                 if self._editor is not None:
                     self._editing(key, self._editor)

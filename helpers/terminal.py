@@ -12,10 +12,12 @@ from types import TracebackType
 
 from domward.protocol.errors import OperationCancelled, printable
 
+RESIZED = 1 << 16  # of a Wait's result, beside poll's events: the terminal has another size
 ESCAPE_SECONDS = 0.1  # seconds after ESC in which the rest of an arrow key's sequence comes; longer, it was the Esc key
 _READ_BYTES = 256
 
-# Waits up to so many seconds (None: for ever) for the events on the fd; the events that came, 0 for none.
+# Waits up to so many seconds (None: for ever) for the events on the fd; the events that came, 0 for none; with RESIZED
+# among them at once where the terminal got another size.
 Wait = Callable[[int, int, float | None], int]
 
 
@@ -37,6 +39,7 @@ class Key(enum.Enum):
     ERASE_TO_END = enum.auto()
     ERASE_LINE = enum.auto()
     REDRAW = enum.auto()
+    RESIZED = enum.auto()  # nobody pressed it: the terminal has another size
     INTERRUPT = enum.auto()
 
 
@@ -90,9 +93,10 @@ class Terminal:
         self._out = fd_out
         self._wait = wait
         self._typed = b""
+        self._resized = False
 
     def __enter__(self) -> Terminal:
-        self.write(b"\x1b[0m\x1b[2J\x1b[H\x1b[?25l")
+        self.clear()
         return self
 
     def __exit__(
@@ -104,6 +108,10 @@ class Terminal:
             if error is None:
                 raise
 
+    def clear(self) -> None:
+        """Clear the screen and hide the cursor."""
+        self.write(b"\x1b[0m\x1b[2J\x1b[H\x1b[?25l")
+
     @property
     def typed_ahead(self) -> bool:
         """Whether more was typed than `key` has returned."""
@@ -112,6 +120,9 @@ class Terminal:
     def key(self, seconds: float | None) -> Key | int | None:
         """The next key, or the byte (0x20 to 0x7e) that was typed; None after `seconds` without one."""
         while True:
+            if self._resized:
+                self._resized = False
+                return Key.RESIZED
             while self._typed:
                 sequence = _SEQUENCE.match(self._typed)
                 if sequence is None and _BEGINNING.fullmatch(self._typed):
@@ -120,7 +131,7 @@ class Terminal:
                 if key is not None:
                     return key
             pending = bool(self._typed)
-            if not self._read(ESCAPE_SECONDS if pending else seconds):
+            if not self._read(ESCAPE_SECONDS if pending else seconds) and not self._resized:
                 if not pending:
                     return None
                 self._typed = self._typed[1:]
@@ -139,7 +150,7 @@ class Terminal:
             try:
                 data = data[os.write(self._out, data) :]
             except BlockingIOError:
-                self._wait(self._out, select.POLLOUT, None)
+                self._await(self._out, select.POLLOUT, None)
             except OSError as error:
                 raise _hung_up() from error
 
@@ -154,9 +165,14 @@ class Terminal:
             return Key.ESCAPE
         return byte if 0x20 <= byte < 0x7F else _CONTROLS.get(byte)
 
+    def _await(self, fd: int, events: int, seconds: float | None) -> int:
+        found = self._wait(fd, events, seconds)
+        self._resized = self._resized or bool(found & RESIZED)
+        return found & ~RESIZED
+
     def _read(self, seconds: float | None) -> bool:
         """Read what is typed within `seconds`; False where nothing was."""
-        events = self._wait(self._in, select.POLLIN, seconds)
+        events = self._await(self._in, select.POLLIN, seconds)
         if not events:
             return False
         if not events & select.POLLIN:  # POLLHUP, POLLERR, POLLNVAL

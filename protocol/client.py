@@ -307,6 +307,13 @@ class Client:
         """Types `content`, at most limits.CONSOLE_KEYS_BYTES, on an attached console."""
         self.send(control.Keys(request=attached.request, content=content))
 
+    def resize(self, attached: Attached, columns: int, rows: int) -> None:
+        """Says that what shows an attached console has so many `columns` and `rows`, 1 to limits.SCREEN each.
+
+        The console gets the size that fits everybody who said theirs.
+        """
+        self.send(control.Resize(request=attached.request, columns=columns, rows=rows))
+
     def watch(self) -> int:
         """Asks for every operation and every change; returns the number for `messages`, which do not end."""
         return self.send(control.Watch(request=self._number()))

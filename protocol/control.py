@@ -3,7 +3,8 @@
 
 A client numbers its requests. Every message of the daemon's carries the number of the request that it belongs to, and
 each request gets exactly one last message: its answer, or `error`. What may come before the last one is in the
-request's docstring. `console-keys` belongs to an `attach`, whose number it has, and gets no answer.
+request's docstring. `console-keys` and `console-size` belong to an `attach`, whose number
+they have, and get no answer.
 """
 
 from __future__ import annotations
@@ -17,7 +18,6 @@ _REQUEST = 2**31 - 1
 _SIZE = 2**63 - 1
 _ID = 2**32 - 1
 _NAME = 64
-_SCREEN = 1000  # columns or rows
 
 
 class Role(enum.Enum):
@@ -83,8 +83,8 @@ class Run(ControlMessage, name="run"):
     bootloader_args: tuple[bytes, ...] = several_data(limits.PROGRAM_ARGUMENT_BYTES, limits.PROGRAM_ARGUMENTS)
     seconds: int = integer(0, 86_400)
     console: bool = boolean()
-    columns: int = integer(1, _SCREEN)
-    rows: int = integer(1, _SCREEN)
+    columns: int = integer(1, limits.SCREEN)
+    rows: int = integer(1, limits.SCREEN)
     menu_timeout: int = integer(-1, 86_400)
     may_skip_menu: bool = boolean()
     label: str = text(limits.LABEL_BYTES)
@@ -143,6 +143,16 @@ class Keys(ControlMessage, name="console-keys"):
     """Keys for the console of the `attach` with this number. No answer."""
 
     content: bytes = data(limits.CONSOLE_KEYS_BYTES)
+
+
+class Resize(ControlMessage, name="console-size"):
+    """The size of what shows the console of the `attach` with this number, in characters. No answer.
+
+    The console gets as many columns and rows as everybody has who looks on and said so.
+    """
+
+    columns: int = integer(1, limits.SCREEN)
+    rows: int = integer(1, limits.SCREEN)
 
 
 class Log(AboutOperation, name="log"):
@@ -275,8 +285,8 @@ class Attached(ControlMessage, name="attached"):
     """The console's size in characters."""
 
     operation: str = text(_NAME)
-    columns: int = integer(1, _SCREEN)
-    rows: int = integer(1, _SCREEN)
+    columns: int = integer(1, limits.SCREEN)
+    rows: int = integer(1, limits.SCREEN)
 
 
 class Output(ControlMessage, name="console-output"):
@@ -311,7 +321,7 @@ class MetricsText(ControlMessage, name="metrics-text"):
 
 #: What a client may send once it has said hello.
 REQUESTS: tuple[type[ControlMessage], ...] = (
-    Hello, Run, Inspect, List, Show, Wait, Cancel, Attach, Keys, Log, Watch, Stop, Metrics, Reload,
+    Hello, Run, Inspect, List, Show, Wait, Cancel, Attach, Keys, Resize, Log, Watch, Stop, Metrics, Reload,
 )  # fmt: skip
 
 #: What the daemon sends.
@@ -319,6 +329,9 @@ ANSWERS: tuple[type[ControlMessage], ...] = (
     Welcome, CallFailed, End, Started, Step, Completed, DiskInspected, OperationInfo, Attached, Output, LogFile,
     Watching, MetricsText,
 )  # fmt: skip
+
+#: What belongs to a request that is under way, and gets no answer.
+UNANSWERED: frozenset[type[ControlMessage]] = frozenset({Keys, Resize})
 
 #: The messages after which nothing more comes for a request.
 LAST: frozenset[type[ControlMessage]] = frozenset(

@@ -58,6 +58,7 @@ RUNNING_OPERATIONS_PER_UID = 16  # of one user, so that no single one holds all 
 FINISHED_OPERATIONS = 512  # operations that are over and still listed
 RESULT_SECONDS = 60.0  # seconds that a detached operation's kernel and ramdisk are kept for somebody to fetch them
 LABEL_BYTES = 256  # bytes: what a client calls its operation, the guest's name for instance
+SCREEN = 1000  # columns or rows of a console: more than any screen has
 CONSOLE_MESSAGE_BYTES = 16 * KIB  # bytes of console output in one message
 CONSOLE_KEYS_BYTES = 4 * KIB  # bytes of keys in one message
 CONSOLE_REPLAY_BYTES = 64 * KIB  # bytes of console output that are shown to who attaches later: several menus' worth

@@ -153,8 +153,8 @@ class OpenPtys(Message, name="open-ptys"):
     """Open `count` ptys of the host's devpts, each in raw mode and of the given size in characters."""
 
     count: int = integer(1, limits.PTYS)
-    columns: int = integer(1, 1000)
-    rows: int = integer(1, 1000)
+    columns: int = integer(1, limits.SCREEN)
+    rows: int = integer(1, limits.SCREEN)
 
 
 class PtysOpened(Message, name="ptys-opened"):
@@ -267,14 +267,21 @@ class ReadBoot(Message, name="read-boot"):
     kernel_bytes: int = integer(1, _SIZE)
     ramdisk_bytes: int = integer(1, _SIZE)
     interactive: bool = boolean()
-    columns: int = integer(1, 1000)
-    rows: int = integer(1, 1000)
+    columns: int = integer(1, limits.SCREEN)
+    rows: int = integer(1, limits.SCREEN)
     menu_timeout: int = integer(-1, 86_400)
     may_skip_menu: bool = boolean()
 
     def fd_count(self) -> int:
         """Disk and two sinks, one more for a menu."""
         return 3 + self.interactive
+
+
+class Resize(Message, name="resize"):
+    """The menu's terminal has another size now, in characters. Only while the menu is shown."""
+
+    columns: int = integer(1, limits.SCREEN)
+    rows: int = integer(1, limits.SCREEN)
 
 
 class InspectBoot(Message, name="inspect-boot"):

@@ -51,6 +51,7 @@ from .opening import close_disk, in_thread, open_disk_in_thread
 from .operations import Operation
 from .ptys import open_ptys
 from .relay import Relay, ended_early
+from .resizing import Resizing
 from .sinks import SealedFile, freeze, hash_sealed, open_sink, seal
 from .verification import Verified
 
@@ -425,6 +426,7 @@ class _Session:
         self._relay: Relay | None = None
         self.log_path: Path | None = None
         self._relay_end: asyncio.Task[Copied] | None = None
+        self._resizing: Resizing | None = None
 
     def verified(self) -> tuple[Verified, ...]:
         return tuple(helper.verified for helper in self._helpers if helper.verified is not None)
@@ -452,9 +454,14 @@ class _Session:
         self._relay = Relay(self.host, self._operation.id)
         scope.push_async_callback(self._relay.close)
         await self._relay.start(pty.master, console, log)
-        pty.master.close()  # the relay has its own: its last reader must be able to see a hang-up
         self._helpers.append(self._relay.helper)
         self._relay_end = asyncio.create_task(self._relay.wait())
+        if console is None:
+            pty.master.close()  # the relay has its own: its last reader must be able to see a hang-up
+        else:
+            self._resizing = resizing = Resizing(console, pty, size)
+            scope.callback(resizing.end)
+            self._relay_end.add_done_callback(lambda _ended: resizing.end())
         scope.push_async_callback(self._settle_console, self._relay, self._relay_end, pty.slave)
         return pty.slave
 
@@ -500,6 +507,10 @@ class _Session:
             message = (await reader.receive()).message
             if isinstance(message, Progress):
                 self._operation.report(message.step.value)
+                if self._resizing is not None and message.step is ReadStep.MENU:
+                    self._resizing.menu_begins(reader)
+                elif self._resizing is not None:
+                    self._resizing.menu_ends()
                 if message.step is ReadStep.RAMDISK:
                     on_kernel()
             elif isinstance(message, DiskFailed):

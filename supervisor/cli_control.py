@@ -135,7 +135,7 @@ def _booted(client: Client, disk: Fd, options: argparse.Namespace) -> Booted:
             label=_label(options),
         )
         if console is not None:
-            converse(client, client.attach(submitted.operation), console.input, console.output)
+            converse(client, client.attach(submitted.operation), console)
     line = ProgressLine(quiet=options.json or options.interactive)
     try:
         return client.result(submitted, line.show)
@@ -239,7 +239,7 @@ def _attach(options: argparse.Namespace) -> int:
     with _client(options) as client:
         name = _named(client, options.operation)
         with raw_console("attach") as console:
-            ended = converse(client, client.attach(name), console.input, console.output)
+            ended = converse(client, client.attach(name), console)
     print_result([f"{name}: the console has ended." if ended else f"{name}: detached; it goes on."])
     return 0
 

@@ -1,37 +1,59 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A person at a terminal and a console of the daemon's: keys one way, what it shows the other."""
+"""A person at a terminal and a console of the daemon's: keys and the size one way, what it shows the other."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
+from collections.abc import Iterator
 
 from domward.protocol import limits
 from domward.protocol.client import Client, error_of
 from domward.protocol.control import Attached, CallFailed, End, Output
+from domward.protocol.fds import Fd
 from domward.protocol.schema import Message
+
+from .console import Console
 
 DETACH_KEY = b"\x1d"  # Ctrl-], as in telnet(1) and virsh(1): no menu uses it
 
 
-def converse(client: Client, attached: Attached, keys: int, screen: int, detach: bytes | None = DETACH_KEY) -> bool:
+def converse(client: Client, attached: Attached, terminal: Console, detach: bytes | None = DETACH_KEY) -> bool:
     """Until the console ends (True), or the keys end or `detach` comes (False). Raises the daemon's errors, OSError.
 
-    `keys` and `screen` are fds: of a terminal in raw mode, or of anything else. What the daemon sends for other
-    requests of `client` meanwhile stays there.
+    What the daemon sends for other requests of `client` meanwhile stays there.
     """
     ready = select.poll()
-    ready.register(keys, select.POLLIN)
+    ready.register(terminal.input, select.POLLIN)
     ready.register(client.fileno(), select.POLLIN)
-    while True:
-        while (received := client.next_of(attached.request, 0)) is not None:
-            received.close()
-            if not _shown(received.message, screen):
-                return True
-        for number, _conditions in ready.poll():
-            if number == keys and not _typed(client, attached, keys, detach):
-                client.stop(attached.request)
-                return False
+    with _changes_of(terminal) as changes:
+        ready.register(changes.fileno(), select.POLLIN)
+        if (terminal.columns, terminal.rows) != (attached.columns, attached.rows):
+            client.resize(attached, terminal.columns, terminal.rows)
+        while True:
+            while (received := client.next_of(attached.request, 0)) is not None:
+                received.close()
+                if not _shown(received.message, terminal.output):
+                    return True
+            for number, _conditions in ready.poll():
+                if number == changes.fileno():
+                    os.eventfd_read(number)
+                    client.resize(attached, terminal.columns, terminal.rows)
+                elif number == terminal.input and not _typed(client, attached, number, detach):
+                    client.stop(attached.request)
+                    return False
+
+
+@contextlib.contextmanager
+def _changes_of(terminal: Console) -> Iterator[Fd]:
+    """Readable when the size of `terminal` has changed: a signal handler says so, and poll goes on after one."""
+    with Fd(os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK), "changes of the terminal's size") as changes:
+        stop_watching = terminal.watch(lambda: os.eventfd_write(changes.fileno(), 1))
+        try:
+            yield changes
+        finally:
+            stop_watching()
 
 
 def _shown(message: Message, screen: int) -> bool:

@@ -51,7 +51,7 @@ def boot_by_daemon(options: FrontEndOptions, stack: ExitStack) -> Bootable | Non
         )
         if console is not None:
             attached = client.attach(submitted.operation)
-            if not converse(client, attached, console.input, console.output, detach=None):
+            if not converse(client, attached, console, detach=None):
                 raise OperationCancelled("The console went away.")
         booted = client.result(submitted)
     stack.callback(booted.close)

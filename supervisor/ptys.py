@@ -31,6 +31,10 @@ class Pty:
     slave: Fd
     number: int
 
+    def resize(self, columns: int, rows: int) -> None:
+        """Sets its size; the kernel tells the processes in front of it, by SIGWINCH. Raises OSError."""
+        fcntl.ioctl(self.master.fileno(), termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
     def close(self) -> None:
         """Closes both ends."""
         self.slave.close()

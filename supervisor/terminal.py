@@ -6,12 +6,15 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import sys
 import termios
 import tty
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
 
+from domward.protocol import limits
 from domward.protocol.errors import OperationFailed, UsageError
 
 from . import interrupts
@@ -33,7 +36,6 @@ STEPS = {
 
 _ERASE_LINE = "\r\x1b[K"
 _RESET = b"\x1b[?1l\x1b[0m\x1b[?25h\r\n"
-_LARGEST = 1000
 
 
 class ProgressLine:
@@ -67,7 +69,8 @@ class ProgressLine:
 def raw_console(who: str = "--interactive") -> Iterator[Console]:
     """Standard input and output as a console in raw mode; restored at the end, whatever the menu left behind.
 
-    One that does not know its size, like those that libxl makes, is taken to have 80 columns and 24 rows.
+    One that does not know its size, like those that libxl makes, is taken to have 80 columns and 24 rows. When the
+    terminal's size changes, so does the console's.
 
     Raises UsageError, which names `who` wants it, where they are no terminal, OperationFailed where it cannot be set.
     """
@@ -82,10 +85,30 @@ def raw_console(who: str = "--interactive") -> Iterator[Console]:
     try:
         with contextlib.suppress(termios.error):  # it has just hung up, which ends the menu
             tty.setraw(keys)
-        yield Console(keys, screen, min(size.columns or 80, _LARGEST), min(size.lines or 24, _LARGEST))
+        console = Console(keys, screen, *_fitting(size))
+        with _following(console):
+            yield console
     finally:
         with interrupts.held_off():
             _restore(keys, screen, before)
+
+
+def _fitting(size: os.terminal_size) -> tuple[int, int]:
+    return min(size.columns or 80, limits.SCREEN), min(size.lines or 24, limits.SCREEN)
+
+
+@contextlib.contextmanager
+def _following(console: Console) -> Iterator[None]:
+    def resized(_number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(OSError):  # it has just hung up
+            console.resize(*_fitting(os.get_terminal_size(console.output)))
+
+    before = signal.signal(signal.SIGWINCH, resized)
+    try:
+        resized(signal.SIGWINCH, None)  # what came before there was a handler
+        yield
+    finally:
+        signal.signal(signal.SIGWINCH, before)
 
 
 def _restore(keys: int, screen: int, before: list[Any]) -> None:

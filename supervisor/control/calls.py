@@ -41,6 +41,7 @@ from domward.protocol.control import (
     Metrics,
     MetricsText,
     Reload,
+    Resize,
     Role,
     Run,
     Show,
@@ -121,7 +122,7 @@ def _run(server: ControlServer, client: Connection, message: ControlMessage, fds
             ramdisk=message.ramdisk,
             offset=None if message.offset < 0 else message.offset,
             image_format=message.image_format,
-            console=hub.console() if hub else None,
+            console=hub.console if hub else None,
             menu_timeout=None if message.menu_timeout < 0 else message.menu_timeout,
             may_skip_menu=message.may_skip_menu,
             actor=client.actor,
@@ -206,7 +207,7 @@ def _attach(server: ControlServer, client: Connection, message: ControlMessage, 
     begin = client.attach(message.request, hub)
     server.told(client, message.NAME, tracked.id)
     client.send(
-        Attached(request=message.request, operation=tracked.id, columns=hub.columns, rows=hub.rows),
+        Attached(request=message.request, operation=tracked.id, columns=hub.console.columns, rows=hub.console.rows),
     )
     begin()
     server.operation_changed(tracked)
@@ -220,6 +221,15 @@ def _keys(server: ControlServer, client: Connection, message: ControlMessage, fd
         hub, _viewer = found
         if not hub.ended:
             hub.keys(message.content)
+
+
+def _resize(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
+    del server, fds
+    assert isinstance(message, Resize)
+    found = client.viewers.get(message.request)
+    if found is not None:
+        hub, viewer = found
+        hub.resize(viewer, message.columns, message.rows)
 
 
 def _log(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
@@ -294,6 +304,7 @@ CALLS: dict[type[ControlMessage], Call] = {
         Call(Cancel, _OPERATORS, About.OWN, _cancel),
         Call(Attach, _OPERATORS, About.OWN, _attach),
         Call(Keys, _OPERATORS, About.NONE, _keys),
+        Call(Resize, _OPERATORS, About.NONE, _resize),
         Call(Log, _EVERYBODY, About.OWN_OR_AUDIT, _log),
         Call(Watch, _EVERYBODY, About.NONE, _watch),
         Call(Stop, _EVERYBODY, About.NONE, _stop),

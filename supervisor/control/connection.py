@@ -21,7 +21,7 @@ from typing import Protocol
 
 from domward.protocol import limits
 from domward.protocol.channel import Channel, Received
-from domward.protocol.control import LAST, REQUESTS, ControlMessage, Hello, Keys, Role
+from domward.protocol.control import LAST, REQUESTS, UNANSWERED, ControlMessage, Hello, Role
 from domward.protocol.errors import DomwardError, OperationFailed, ProtocolViolation, UsageError
 from domward.protocol.fds import Fd
 
@@ -212,7 +212,7 @@ class Connection:
         assert isinstance(message, ControlMessage)  # as all of REQUESTS are
         number = message.request
         try:
-            if not isinstance(message, Keys):
+            if type(message) not in UNANSWERED:
                 if number in self._open:
                     raise ProtocolViolation(f"Request {number} was made already and has no last answer yet.")
                 if len(self._open) >= limits.CONTROL_REQUESTS:

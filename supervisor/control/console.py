@@ -8,6 +8,7 @@ read, so that nobody who looks on, or nobody at all, can hold the bootloader up.
 - a viewer that reads too slowly has its backlog skipped, and is told how much
 - more output than limits.CONSOLE_BYTES_PER_SECOND waits in the relay: the console is slow then, and nothing else is
 - keys that the bootloader does not read are dropped
+- it has as many columns and rows as every viewer has that said so; if none did, it stays as it is
 
 States: open -> ended. `end` gives the viewers what was still to come and says good-bye to them.
 """
@@ -39,6 +40,7 @@ class Viewer:
         self._size = 0
         self._skipped = 0
         self.ended = False
+        self.size: tuple[int, int] | None = None  # columns and rows, where it said so
 
     def add(self, data: bytes) -> None:
         """Takes what the console shows; what does not fit is skipped."""
@@ -71,12 +73,15 @@ class Viewer:
 
 
 class ConsoleHub:
-    """One operation's console. Owns the socket pair and the replay; `columns` and `rows` are in characters."""
+    """One operation's console. Owns the socket pair and the replay; `columns` and `rows`, in characters, to begin with.
+
+    `console` is the far end, for the operation.
+    """
 
     def __init__(self, events: Events, columns: int, rows: int, replay: Replay) -> None:
         self._near, self._far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         self._near.setblocking(False)
-        self.columns, self.rows = columns, rows
+        self.console = Console(self._far.fileno(), self._far.fileno(), columns, rows)
         self.viewers: set[Viewer] = set()
         self.ended = False
         self.replay = replay
@@ -91,10 +96,6 @@ class ConsoleHub:
         hub.end()
         return hub
 
-    def console(self) -> Console:
-        """The far end, for the operation."""
-        return Console(self._far.fileno(), self._far.fileno(), self.columns, self.rows)
-
     def attach(self, viewer: Viewer) -> None:
         """Shows `viewer` what was shown before, and from then on everything. Raises RefusedError for one too many."""
         if len(self.viewers) >= limits.CONSOLE_VIEWERS:
@@ -108,8 +109,14 @@ class ConsoleHub:
             self.viewers.add(viewer)
 
     def detach(self, viewer: Viewer) -> None:
-        """The viewer goes; nothing else happens. Idempotent."""
+        """The viewer goes, and with it the bounds that it set to the size. Idempotent."""
         self.viewers.discard(viewer)
+        self._fit()
+
+    def resize(self, viewer: Viewer, columns: int, rows: int) -> None:
+        """Takes note of what `viewer` has room for."""
+        viewer.size = columns, rows
+        self._fit()
 
     def keys(self, data: bytes) -> None:
         """Types `data`. Raises UsageError where the console has ended."""
@@ -138,6 +145,11 @@ class ConsoleHub:
     def let_go(self) -> None:
         """What was shown is not needed any more. Idempotent."""
         self.replay.close()
+
+    def _fit(self) -> None:
+        sizes = [viewer.size for viewer in self.viewers if viewer.size is not None]
+        if sizes and not self.ended:
+            self.console.resize(min(columns for columns, _rows in sizes), min(rows for _columns, rows in sizes))
 
     def _read(self) -> None:
         try:

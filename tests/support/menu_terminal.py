@@ -20,6 +20,7 @@ from support.commands import COMMAND, SECONDS, Ran
 from support.vt100_screen import Vt100Screen
 
 RESET = b"\x1b[?1l\x1b[0m\x1b[?25h\r\n"  # what domward leaves behind on the terminal
+CLEAR = b"\x1b[0m\x1b[2J"
 _UNFINISHED = re.compile(rb"\x1b(\[[?0-9;]*)?\Z")
 
 UP, DOWN, ENTER, ESCAPE, INTERRUPT, ERASE_LINE = b"\x1b[A", b"\x1b[B", b"\r", b"\x1b", b"\x03", b"\x15"
@@ -41,6 +42,7 @@ class MenuTerminal:
         self.columns, self.rows = columns, rows
         self._screens = screens
         self.seen = b""
+        self._from = 0  # where in `seen` the screen of the present size begins
         self.master, self.slave = os.openpty()
         fcntl.ioctl(self.slave, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self.modes_before = termios.tcgetattr(self.slave)
@@ -54,7 +56,7 @@ class MenuTerminal:
 
     def screen(self) -> Vt100Screen:
         """What the menu shows; AssertionError where anything was written that a menu may not write."""
-        return screen_of(self.seen, self.columns, self.rows, self._screens)
+        return screen_of(self.seen[self._from :], self.columns, self.rows, self._screens)
 
     def until(self, condition: Callable[[Vt100Screen], bool]) -> Vt100Screen:
         """The screen as soon as `condition` holds."""
@@ -65,6 +67,18 @@ class MenuTerminal:
     def until_shown(self, text: str) -> Vt100Screen:
         """The screen as soon as one of its rows holds `text`."""
         return self.until(lambda screen: any(text in row for row in screen.rows))
+
+    def resize(self, columns: int, rows: int) -> None:
+        """Gives the terminal another size, and waits until the menu has cleared its screen for it."""
+        before = len(self.seen)
+        fcntl.ioctl(self.master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self.cleared(before, columns, rows)
+
+    def cleared(self, since: int, columns: int, rows: int) -> None:
+        """Waits until the menu has cleared the screen after `since` bytes of `seen`, for another size."""
+        while (found := self.seen.find(CLEAR, since)) < 0:
+            self._read()
+        self.columns, self.rows, self._from = columns, rows, found
 
     def press(self, keys: bytes) -> None:
         """Types `keys`."""

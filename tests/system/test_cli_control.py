@@ -17,7 +17,8 @@ from support.daemons import SECONDS, RunningDaemon, daemon, public_folder, shown
 from support.menu_terminal import DOWN, ENTER, MenuTerminal
 
 from domward.protocol.client import Screen
-from domward.protocol.errors import OperationCancelled
+from domward.protocol.control import Resize
+from domward.protocol.errors import OperationCancelled, ProtocolViolation
 
 DETACH = b"\x1d"
 MENU = Screen(menu_timeout=600)
@@ -99,6 +100,39 @@ def test_attach_shows_types_detaches_and_gives_the_terminal_back(running: Runnin
                 assert second.modes() == second.modes_before
         with client.result(submitted) as booted:
             assert booted.kernel is not None
+
+
+def test_a_console_has_the_size_that_all_who_are_attached_can_show(running: RunningDaemon, disk: Path) -> None:
+    with running.client() as client, disk.open("rb") as opened:
+        submitted = client.run(opened.fileno(), console=MENU)
+        with terminal(running, "attach", submitted.operation) as first:
+            first.until_shown("Enter: boot")
+            first.resize(132, 43)
+            assert "Enter: boot" in first.until_shown("Enter: boot").rows[42]
+            mark = len(first.seen)
+            with terminal(running, "attach", submitted.operation) as second:  # 80 columns, 24 rows
+                first.cleared(mark, 132, 43)
+                assert "Enter: boot" in first.until_shown("Enter: boot").rows[23]
+                mark = len(first.seen)
+                second.press(DETACH)
+                assert second.process.wait(SECONDS) == 0
+            first.cleared(mark, 132, 43)
+            assert "Enter: boot" in first.until_shown("Enter: boot").rows[42]
+            first.press(ENTER)
+            assert first.finish().code == 0
+        client.result(submitted).close()
+
+
+def test_a_size_of_no_attach_or_beyond_reason(running: RunningDaemon, disk: Path) -> None:
+    with running.client() as client, disk.open("rb") as opened:
+        submitted = client.run(opened.fileno(), console=MENU)
+        console, _shown = shown_by(client, submitted.operation, b"Debian")
+        client.send(Resize(request=4000, columns=10, rows=10))  # as one that crosses the end of its attach
+        client.resize(console, 1000, 1)
+        client.keys(console, ENTER)
+        client.result(submitted).close()
+        with pytest.raises(ProtocolViolation, match="columns must be an integer from 1 to 1000"):
+            client.resize(console, 1001, 24)
 
 
 def test_attach_without_a_terminal_or_to_what_has_no_console(running: RunningDaemon, disk: Path) -> None:

@@ -128,6 +128,22 @@ def test_terminals_of_odd_sizes(columns: int, rows: int, disk: Path) -> None:
         assert terminal.modes() == terminal.modes_before
 
 
+def test_the_menu_follows_the_size_of_its_terminal(disk: Path) -> None:
+    with menu_terminal(disk) as terminal:
+        terminal.until_shown("starts in 5 s")
+        terminal.press(DOWN)
+        terminal.until_shown("(2 of 5)")
+        terminal.resize(132, 40)
+        screen = terminal.until_shown("Enter: boot")
+        assert "Enter: boot" in screen.rows[39]
+        terminal.resize(40, 8)
+        screen = terminal.until(lambda screen: "Up/Down" in screen.rows[7])
+        assert screen.rows[0] == f"{HEADING} (2 of 5)"
+        terminal.press(ENTER)
+        assert terminal.finish().code == 0
+        assert terminal.modes() == terminal.modes_before
+
+
 def test_only_one_end_is_a_terminal(disk: Path) -> None:
     master, slave = os.openpty()
     try:

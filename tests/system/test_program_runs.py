@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import socket
 import subprocess
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from support.programs import DELIVERS, deliver, delivered, refused, reporting, s
 from domward.protocol import limits
 from domward.protocol.errors import OperationCancelled, OperationTimedOut, ProgramError, UsageError
 from domward.supervisor import BootRequest, Budgets, Config, Supervisor
+from domward.supervisor.console import Console
 
 SMALL = Config(budgets=Budgets(kernel_bytes=limits.MIB, ramdisk_bytes=limits.MIB))
 IMPATIENT = Config(budgets=Budgets(wall_seconds=1.0))
@@ -67,6 +69,36 @@ def test_the_command(disk: Path, tmp_path: Path) -> None:
     assert (found["args"], found["source"]) == ("from a script", f"program:{program}")
     assert (tmp_path / "out" / "kernel").read_bytes() == b"\x01" * 4096
     assert Path(found["log"]).read_bytes() == b"here\r\n"
+
+
+def test_a_program_is_told_of_its_terminals_size(disk: Path, tmp_path: Path) -> None:
+    program = reporting(
+        tmp_path / "boot",
+        """
+told, teller = os.pipe()
+os.set_blocking(teller, False)
+signal.set_wakeup_fd(teller)
+signal.signal(signal.SIGWINCH, lambda *_: None)
+print(os.get_terminal_size(), flush=True)
+os.read(told, 1)
+found = [*os.get_terminal_size()]
+""",
+    )
+
+    async def main() -> None:
+        near, far = socket.socketpair()
+        with near, far:
+            console = Console(far.fileno(), far.fileno(), 132, 43)
+            async with Supervisor() as supervisor:
+                running = asyncio.ensure_future(deliver(supervisor, disk, program, console=console))
+                shown = b""
+                while b"columns=132, lines=43" not in shown:
+                    shown += await asyncio.to_thread(near.recv, 4096)
+                await asyncio.to_thread(console.resize, 100, 30)  # from another thread, as a program with several may
+                assert (await running).report() == [100, 30]
+            console.resize(80, 24)  # nobody uses it any more
+
+    asyncio.run(main())
 
 
 def test_a_static_binary(disk: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ the console looks at the screen and types the next keys. No time passes and no t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import tty
@@ -18,6 +19,7 @@ from support.vt100_screen import Vt100Screen
 
 from domward.helpers.menu import Choice, run_menu
 from domward.helpers.reader.interface import BootEntry, BootMenu, FileRef
+from domward.helpers.terminal import RESIZED, Key, Terminal
 from domward.helpers.terminal_filter import TerminalFilter
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason, OperationCancelled
@@ -50,6 +52,16 @@ class Console:
         self.read = 0  # bytes
         self.keys: list[bytes | Callable[[], None]] = []
         self.open = {self.master, self.slave}
+        self.resized = False
+
+    def resize(self, columns: int, rows: int) -> Callable[[], None]:
+        """A step that gives the person another screen, which is empty."""
+
+        def step() -> None:
+            self.screen = Vt100Screen(columns, rows)
+            self.resized = True
+
+        return step
 
     def close(self, fd: int) -> None:
         self.open.discard(fd)
@@ -77,6 +89,9 @@ class Console:
             step = self.keys.pop(0)
             if callable(step):
                 step()
+                if self.resized:
+                    self.resized = False
+                    return RESIZED
                 return self.wait(fd, events, seconds)
             if step == PAUSE:
                 assert seconds is not None
@@ -97,6 +112,7 @@ class Console:
                 rows=self.screen.row_count,
                 clock=lambda: self.now,
                 wait=self.wait,
+                size=lambda: (self.screen.columns, self.screen.row_count),
             )
         finally:
             if self.master in self.open:
@@ -331,6 +347,44 @@ class TestScrolling:
             for fd in list(console.open):
                 console.close(fd)
         assert choice.entry.title == b"entry 0"
+
+
+class TestResizing:
+    def test_draws_anew_for_the_new_size_and_keeps_what_is_selected(self, console: Console) -> None:
+        def large() -> None:
+            assert console.screen.rows[0] == "Boot menu (2 of 4)"
+            assert console.screen.rows[42].startswith("Up/Down")
+
+        def small() -> None:
+            assert console.screen.rows[0] == "Boot menu (2 of 4)"
+            assert console.screen.rows[7].startswith("Up/Down")
+
+        choice = console.run(MENU, DOWN, console.resize(132, 43), large, console.resize(40, 8), small, ENTER)
+        assert choice.entry.title == b"Old kernel"
+
+    def test_does_not_stop_the_count(self, console: Console) -> None:
+        choice = console.run(replace(MENU, timeout=5.0), PAUSE, console.resize(60, 20), PAUSE, PAUSE)
+        assert (choice.entry.title, console.now) == (b"Debian", 1005.0)
+
+    def test_in_the_middle_of_a_key_keeps_the_key(self, console: Console) -> None:
+        assert console.run(MENU, b"\x1b", console.resize(60, 20), b"[B", ENTER).entry.title == b"Old kernel"
+
+    def test_while_the_terminal_takes_nothing_is_not_forgotten(self, console: Console) -> None:
+        os.set_blocking(console.slave, False)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                os.write(console.slave, b" " * 100)
+
+        def wait(_fd: int, events: int, _seconds: float | None) -> int:
+            if not events & select.POLLOUT:
+                return 0
+            os.read(console.master, 65536)
+            return select.POLLOUT | RESIZED
+
+        terminal = Terminal(console.slave, console.slave, wait)
+        terminal.write(b"text")
+        assert terminal.key(0) is Key.RESIZED
+        assert terminal.key(0) is None
 
 
 class TestHostileText:
