@@ -4,19 +4,25 @@
 The lab is a folder of scripts beside the repository (../shared/xenlab, or $DOMWARD_XENLAB). Its dom0 is built once and
 kept in the cache. The wheel and those of its dependencies are built here and installed there by pip; what the tests
 look at is written there, by in_dom0.sh, into the folder that both sides share.
+
+That takes minutes, of one processor. So the test that only starts it comes before all others of a run, and those that
+look at what came of it come last.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.disks import DiskFactory, Fs, whole
 from support.guests import debian_disk
+from support.xen_lab import Booting
 
 REPOSITORY = Path(__file__).parents[2]
 DOM0_PYTHON = (3, 11)  # Debian 12's; compiled wheels must be for the same
@@ -84,13 +90,38 @@ def _linux(share: Path, work: Path, folder: Path) -> dict[str, Path | str]:
 
 
 @pytest.fixture(scope="session")
-def dom0(lab: tuple[Path, dict[str, str]], share: Path) -> Path:
-    """The shared folder once dom0 has done its job."""
+def booting(lab: tuple[Path, dict[str, str]], share: Path) -> Iterator[Booting]:
+    """The lab, started; not as a child of this process, whose children are what many tests look at."""
     folder, environment = lab
-    with (share / "console").open("wb") as console:
-        done = subprocess.run(
-            [folder / "xenlab.sh", "run", share], env=environment, stdout=console, stderr=console, check=False
+    running = share / "running"
+    with running.open("wb") as lock, (share / "console").open("wb") as console:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # In the background of a shell, which prints its pid and ends; in mounts of its own, since tests count theirs.
+        script = 'setsid unshare --mount --pid --mount-proc --fork --kill-child "$@" </dev/null >&2 & echo $!'
+        started = subprocess.run(
+            ["sh", "-c", script, "sh", folder / "xenlab.sh", "run", share],
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=console,
+            pass_fds=[lock.fileno()],
+            check=True,
         )
-    shown = (share / "console").read_text(errors="replace")[-8000:]
-    assert done.returncode == 0, shown
-    return share
+    under_way = Booting(share, running, int(started.stdout))
+    yield under_way
+    under_way.end()
+
+
+@pytest.fixture(scope="session")
+def dom0(booting: Booting) -> Path:
+    """The shared folder once dom0 has done its job."""
+    booting.wait()
+    shown = (booting.share / "console").read_text(errors="replace")[-8000:]
+    status = booting.share / ".rc"
+    assert status.exists(), shown
+    assert status.read_text().strip() == "0", shown
+    return booting.share
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts what only starts the lab before everything else."""
+    items.sort(key=lambda item: not item.path.name.startswith("test_lab_"))
