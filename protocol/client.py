@@ -241,7 +241,13 @@ class Client:
         return self._submit(message, disk)
 
     def inspect(
-        self, disk: int | bytes, *, image_format: str | None = None, seconds: int = 0, label: str = ""
+        self,
+        disk: int | bytes,
+        *,
+        image_format: str | None = None,
+        seconds: int = 0,
+        label: str = "",
+        detached: bool = False,
     ) -> Submitted:
         """Has the daemon list what could boot from `disk`. As `run`; `inspected` waits for the end."""
         message = control.Inspect(
@@ -250,7 +256,7 @@ class Client:
             image_format=image_format,
             seconds=seconds,
             label=label,
-            detached=False,
+            detached=detached,
         )
         return self._submit(message, disk)
 

@@ -202,7 +202,7 @@ def _word(word: str | None) -> bytes | None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.daemon:
+    if options.daemon or options.detach:
         return cli_control.run_by_daemon(options)
     named = options.bootloader in (programs.BUILTIN, programs.PYGRUB) or os.sep not in options.bootloader
     request = BootRequest(
@@ -248,7 +248,7 @@ async def _boot(options: argparse.Namespace, config: Config, request: BootReques
 
 
 def _inspect(options: argparse.Namespace) -> int:
-    if options.daemon:
+    if options.daemon or options.detach:
         return cli_control.inspect_by_daemon(options)
     result = interrupts.run(_look(options))
     if options.json:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The commands that go through the daemon: list, show, attach, cancel, log, watch, metrics, and `run --daemon`.
+"""The commands that go through the daemon: list, show, attach, cancel, log, watch, metrics, wait, and `run --daemon`.
 
 None of them needs root; what each may do is the daemon's to say.
 """
@@ -47,6 +47,11 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     _add_operation(show)
     show.add_argument("--json", action="store_true", help="print one object for programs")
 
+    wait = _add(commands, "wait", "wait for an operation's end, and take its result", _wait)
+    _add_operation(wait)
+    wait.add_argument("--output-dir", metavar="DIR", type=Path, help="write kernel, ramdisk and args there")
+    wait.add_argument("--json", action="store_true", help="print one object for programs")
+
     attach = _add(commands, "attach", "see an operation's console and type on it", _attach)
     _add_operation(attach)
 
@@ -64,6 +69,7 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
 def add_daemon_options(parser: argparse.ArgumentParser) -> None:
     """The options with which `run` and `inspect` have the daemon do it."""
     parser.add_argument("--daemon", action="store_true", help="have domwardd do it; needs no root")
+    parser.add_argument("--detach", action="store_true", help="have domwardd do it, print its id and end at once")
     parser.add_argument("--label", metavar="TEXT", default="", help="with --daemon: what to call it in lists")
     _add_socket(parser)
 
@@ -95,21 +101,43 @@ def run_by_daemon(options: argparse.Namespace) -> int:
     _require_daemons_own(options)
     if options.log_dir is not None:
         raise UsageError("The daemon keeps logs where its settings say.", advice="Leave --log-dir out.")
+    if options.detach and options.output_dir is not None:
+        raise UsageError("Who detaches gets no files.", advice="Give --output-dir to 'domward wait'.")
     with ExitStack() as stack:
         folder = stack.enter_context(output_folder(options.output_dir)) if options.output_dir else None
         client = stack.enter_context(_client(options))
         disk = stack.enter_context(open_disk(options.disk))
-        booted = stack.enter_context(_booted(client, disk, options))
-        result = _result_of(booted)
-        delivered = deliver(result, folder, options.output_dir) if folder else None
-        if options.json:
-            lines: Iterator[str] = iter([report.to_json(report.run_json(result, delivered))])
-        else:
-            lines = report.run_text(result, delivered)
-        if folder is not None:
-            stack.pop_all().close()  # what was delivered stays, also where it cannot be printed
-        print_result([*lines])
+        if options.detach:
+            screen = Screen() if options.interactive else None  # who attaches says how large it is
+            _print_submitted(_submitted(client, disk, options, screen), options)
+            return 0
+        _finish(client, _seen_through(client, disk, options), folder, options, stack)
     return 0
+
+
+def _print_submitted(submitted: Submitted, options: argparse.Namespace) -> None:
+    found = {"operation": submitted.operation}
+    print_result([report.to_json(found) if options.json else submitted.operation])
+
+
+def _finish(
+    client: Client, submitted: Submitted, folder: Fd | None, options: argparse.Namespace, stack: ExitStack
+) -> None:
+    """Waits for the end, writes what boots into `folder` and tells of it."""
+    line = ProgressLine(quiet=options.json or getattr(options, "interactive", False))
+    try:
+        booted = stack.enter_context(client.result(submitted, line.show))
+    finally:
+        line.clear()
+    result = _result_of(booted)
+    delivered = deliver(result, folder, options.output_dir) if folder else None
+    if options.json:
+        lines: Iterator[str] = iter([report.to_json(report.run_json(result, delivered))])
+    else:
+        lines = report.run_text(result, delivered)
+    if folder is not None:
+        stack.pop_all().close()  # what was delivered stays, also where it cannot be printed
+    print_result([*lines])
 
 
 def _require_daemons_own(options: argparse.Namespace) -> None:
@@ -117,30 +145,32 @@ def _require_daemons_own(options: argparse.Namespace) -> None:
         raise UsageError("The daemon keeps the audit log that its settings name.", advice="Leave these options out.")
 
 
-def _booted(client: Client, disk: Fd, options: argparse.Namespace) -> Booted:
-    with ExitStack() as stack:
-        console = stack.enter_context(raw_console()) if options.interactive else None
-        submitted = client.run(
-            disk.fileno(),
-            entry=None if options.entry is None else arguments.as_bytes(options.entry),
-            args=None if options.args is None else arguments.as_bytes(options.args),
-            kernel=None if options.kernel is None else arguments.as_bytes(options.kernel),
-            ramdisk=None if options.ramdisk is None else arguments.as_bytes(options.ramdisk),
-            offset=options.offset,
-            image_format=options.format,
-            bootloader=_bootloader(options.bootloader),
-            bootloader_args=tuple(arguments.as_bytes(word) for word in options.bootloader_arg),
-            seconds=_whole(options.timeout),
-            console=None if console is None else Screen(console.columns, console.rows),
-            label=_label(options),
-        )
-        if console is not None:
-            converse(client, client.attach(submitted.operation), console)
-    line = ProgressLine(quiet=options.json or options.interactive)
-    try:
-        return client.result(submitted, line.show)
-    finally:
-        line.clear()
+def _seen_through(client: Client, disk: Fd, options: argparse.Namespace) -> Submitted:
+    """Submits the run; its menu, if it has one, is on this terminal until it was left."""
+    if not options.interactive:
+        return _submitted(client, disk, options, None)
+    with raw_console() as console:
+        submitted = _submitted(client, disk, options, Screen(console.columns, console.rows))
+        converse(client, client.attach(submitted.operation), console)
+        return submitted
+
+
+def _submitted(client: Client, disk: Fd, options: argparse.Namespace, screen: Screen | None) -> Submitted:
+    return client.run(
+        disk.fileno(),
+        entry=None if options.entry is None else arguments.as_bytes(options.entry),
+        args=None if options.args is None else arguments.as_bytes(options.args),
+        kernel=None if options.kernel is None else arguments.as_bytes(options.kernel),
+        ramdisk=None if options.ramdisk is None else arguments.as_bytes(options.ramdisk),
+        offset=options.offset,
+        image_format=options.format,
+        bootloader=_bootloader(options.bootloader),
+        bootloader_args=tuple(arguments.as_bytes(word) for word in options.bootloader_arg),
+        seconds=_whole(options.timeout),
+        console=screen,
+        label=_label(options),
+        detached=options.detach,
+    )
 
 
 def inspect_by_daemon(options: argparse.Namespace) -> int:
@@ -148,22 +178,40 @@ def inspect_by_daemon(options: argparse.Namespace) -> int:
     _require_daemons_own(options)
     with _client(options) as client, open_disk(options.disk) as disk:
         submitted = client.inspect(
-            disk.fileno(), image_format=options.format, seconds=_whole(options.timeout), label=_label(options)
+            disk.fileno(),
+            image_format=options.format,
+            seconds=_whole(options.timeout),
+            label=_label(options),
+            detached=options.detach,
         )
-        line = ProgressLine(quiet=options.json)
-        try:
-            document = client.inspected(submitted, line.show)
-        finally:
-            line.clear()
+        if options.detach:
+            _print_submitted(submitted, options)
+        else:
+            _finish_inspection(client, submitted, options)
+    return 0
+
+
+def _finish_inspection(client: Client, submitted: Submitted, options: argparse.Namespace) -> None:
+    line = ProgressLine(quiet=options.json)
+    try:
+        document = client.inspected(submitted, line.show)
+    finally:
+        line.clear()
     if document is None:
-        raise OperationFailed("The daemon kept the inspection to itself.")
+        raise _kept(submitted.operation)
     with document:
         content = b"".join(chunks_of(document))
     if options.json:
         print_result([content.decode("ascii")])
     else:
         print_result(report.inspect_text(report_control.inspection_of(json.loads(content))))
-    return 0
+
+
+def _kept(operation: str) -> OperationFailed:
+    return OperationFailed(
+        f"{operation} is done, and its result is not to be had: it is another user's, or was not fetched in time.",
+        advice=f"'domward show {operation}' tells what it did; 'result_seconds' of the settings is how long they wait.",
+    )
 
 
 def _whole(seconds: float) -> int:
@@ -182,7 +230,7 @@ def _label(options: argparse.Namespace) -> str:
 def _result_of(booted: Booted) -> BootResult:
     completed = booted.completed
     if booted.kernel is None:
-        raise OperationFailed("The daemon kept the result to itself.")
+        raise _kept(completed.operation)
     ramdisk = booted.ramdisk
     return BootResult(
         operation=completed.operation,
@@ -233,6 +281,23 @@ def _until_over(client: Client, waiting: Submitted) -> None:
     received = client.next_of(waiting.request, None)
     if received is not None:
         received.close()
+
+
+def _wait(options: argparse.Namespace) -> int:
+    with ExitStack() as stack:
+        folder = stack.enter_context(output_folder(options.output_dir)) if options.output_dir else None
+        client = stack.enter_context(_client(options))
+        name = _named(client, options.operation)
+        info, _steps = client.show(name)
+        inspects = info.kind == "inspect"
+        if inspects and folder is not None:
+            raise UsageError("An inspection has no files to write.", advice="Leave --output-dir out.")
+        submitted = client.wait(name)
+        if inspects:
+            _finish_inspection(client, submitted, options)
+        else:
+            _finish(client, submitted, folder, options, stack)
+    return 0
 
 
 def _attach(options: argparse.Namespace) -> int:

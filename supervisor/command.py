@@ -12,7 +12,7 @@ from .beginning import begin
 from .launcher_process import LauncherProcess
 
 _CONFINING = frozenset({"run", "inspect", "doctor"})
-_NOT_CONFINING = frozenset({"-h", "--help", "--version", "--daemon"})
+_NOT_CONFINING = frozenset({"-h", "--help", "--version", "--daemon", "--detach"})
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ _domward() {
         " inspect") path="inspect" ;;
         " list") path="list" ;;
         " show") path="show" ;;
+        " wait") path="wait" ;;
         " attach") path="attach" ;;
         " cancel") path="cancel" ;;
         " log") path="log" ;;
@@ -47,6 +48,8 @@ _domward() {
     "inspect --optional-layer") value='text' ;;
     "list --socket") value='files' ;;
     "show --socket") value='files' ;;
+    "wait --socket") value='files' ;;
+    "wait --output-dir") value='folders' ;;
     "attach --socket") value='files' ;;
     "cancel --socket") value='files' ;;
     "log --socket") value='files' ;;
@@ -73,11 +76,12 @@ _domward() {
     esac
     if [ -z "$value" ]; then
         case "$path" in
-        "") options='-h --help --version' value='run inspect list show attach cancel log watch metrics doctor audit' ;;
-        "run") options='-h --help --format --timeout --json --audit-log --no-audit --daemon --label --socket --optional-layer --bootloader --bootloader-arg --kernel --ramdisk --offset --entry --args --output-dir --interactive --log-dir' value='files' ;;
-        "inspect") options='-h --help --format --timeout --json --audit-log --no-audit --daemon --label --socket --optional-layer' value='files' ;;
+        "") options='-h --help --version' value='run inspect list show wait attach cancel log watch metrics doctor audit' ;;
+        "run") options='-h --help --format --timeout --json --audit-log --no-audit --daemon --detach --label --socket --optional-layer --bootloader --bootloader-arg --kernel --ramdisk --offset --entry --args --output-dir --interactive --log-dir' value='files' ;;
+        "inspect") options='-h --help --format --timeout --json --audit-log --no-audit --daemon --detach --label --socket --optional-layer' value='files' ;;
         "list") options='-h --help --socket --all --json' value='' ;;
         "show") options='-h --help --socket --json' value='operations' ;;
+        "wait") options='-h --help --socket --output-dir --json' value='operations' ;;
         "attach") options='-h --help --socket' value='operations' ;;
         "cancel") options='-h --help --socket' value='operations' ;;
         "log") options='-h --help --socket --raw' value='operations files' ;;

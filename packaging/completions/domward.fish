@@ -4,7 +4,7 @@ function __domward_at -d 'Whether the line so far leads to these commands, and n
     set -l path ''
     for word in (commandline -opc)[2..-1]
         set -l longer (string trim -- "$path $word")
-        contains -- $longer 'run' 'inspect' 'list' 'show' 'attach' 'cancel' 'log' 'watch' 'metrics' 'doctor' 'audit' 'audit verify' 'audit show' 'audit report' 'audit sign'; and set path $longer
+        contains -- $longer 'run' 'inspect' 'list' 'show' 'wait' 'attach' 'cancel' 'log' 'watch' 'metrics' 'doctor' 'audit' 'audit verify' 'audit show' 'audit report' 'audit sign'; and set path $longer
     end
     test "$path" = "$argv"
 end
@@ -13,6 +13,7 @@ complete -c domward -n '__domward_at' -a run -d 'take kernel, ramdisk and argume
 complete -c domward -n '__domward_at' -a inspect -d 'list what could boot, and why the rest cannot'
 complete -c domward -n '__domward_at' -a list -d 'list the daemon\'s operations'
 complete -c domward -n '__domward_at' -a show -d 'show one operation and the steps that it took'
+complete -c domward -n '__domward_at' -a wait -d 'wait for an operation\'s end, and take its result'
 complete -c domward -n '__domward_at' -a attach -d 'see an operation\'s console and type on it'
 complete -c domward -n '__domward_at' -a cancel -d 'end an operation'
 complete -c domward -n '__domward_at' -a log -d 'show what a console showed'
@@ -29,6 +30,7 @@ complete -c domward -n '__domward_at run' -l json -d 'print one object for progr
 complete -c domward -n '__domward_at run' -l audit-log -r -F -d 'the audit log (default: this host\'s)'
 complete -c domward -n '__domward_at run' -l no-audit -d 'keep no record of this run'
 complete -c domward -n '__domward_at run' -l daemon -d 'have domwardd do it; needs no root'
+complete -c domward -n '__domward_at run' -l detach -d 'have domwardd do it, print its id and end at once'
 complete -c domward -n '__domward_at run' -l label -x -d 'with --daemon: what to call it in lists'
 complete -c domward -n '__domward_at run' -l socket -r -F -d 'where the daemon listens'
 complete -c domward -n '__domward_at run' -l optional-layer -x -d 'do without LAYER, as \'domward doctor\' names it, where this host lacks it; may be repeated'
@@ -50,6 +52,7 @@ complete -c domward -n '__domward_at inspect' -l json -d 'print one object for p
 complete -c domward -n '__domward_at inspect' -l audit-log -r -F -d 'the audit log (default: this host\'s)'
 complete -c domward -n '__domward_at inspect' -l no-audit -d 'keep no record of this run'
 complete -c domward -n '__domward_at inspect' -l daemon -d 'have domwardd do it; needs no root'
+complete -c domward -n '__domward_at inspect' -l detach -d 'have domwardd do it, print its id and end at once'
 complete -c domward -n '__domward_at inspect' -l label -x -d 'with --daemon: what to call it in lists'
 complete -c domward -n '__domward_at inspect' -l socket -r -F -d 'where the daemon listens'
 complete -c domward -n '__domward_at inspect' -l optional-layer -x -d 'do without LAYER, as \'domward doctor\' names it, where this host lacks it; may be repeated'
@@ -62,6 +65,11 @@ complete -c domward -n '__domward_at show' -s h -l help -d 'show this help messa
 complete -c domward -n '__domward_at show' -l socket -r -F -d 'where the daemon listens'
 complete -c domward -n '__domward_at show' -l json -d 'print one object for programs'
 complete -c domward -n '__domward_at show' -a "(domward list --all 2>/dev/null | awk 'NR > 1 { print \$1 }')"
+complete -c domward -n '__domward_at wait' -s h -l help -d 'show this help message and exit'
+complete -c domward -n '__domward_at wait' -l socket -r -F -d 'where the daemon listens'
+complete -c domward -n '__domward_at wait' -l output-dir -x -a '(__fish_complete_directories)' -d 'write kernel, ramdisk and args there'
+complete -c domward -n '__domward_at wait' -l json -d 'print one object for programs'
+complete -c domward -n '__domward_at wait' -a "(domward list --all 2>/dev/null | awk 'NR > 1 { print \$1 }')"
 complete -c domward -n '__domward_at attach' -s h -l help -d 'show this help message and exit'
 complete -c domward -n '__domward_at attach' -l socket -r -F -d 'where the daemon listens'
 complete -c domward -n '__domward_at attach' -a "(domward list --all 2>/dev/null | awk 'NR > 1 { print \$1 }')"

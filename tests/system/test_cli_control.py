@@ -16,6 +16,7 @@ from support.commands import COMMAND, domward
 from support.daemons import SECONDS, RunningDaemon, daemon, public_folder, shown_by
 from support.menu_terminal import DOWN, ENTER, MenuTerminal
 
+from domward.protocol import limits
 from domward.protocol.client import Screen
 from domward.protocol.control import Resize
 from domward.protocol.errors import OperationCancelled, ProtocolViolation
@@ -158,6 +159,48 @@ def test_a_menu_through_the_daemon(running: RunningDaemon, disk: Path, tmp_path:
     assert b"single" in (tmp_path / "out" / "args").read_bytes()
 
 
+def test_a_run_that_is_detached_is_attached_to_and_waited_for_later(
+    running: RunningDaemon, disk: Path, tmp_path: Path
+) -> None:
+    socket = ("--socket", running.socket)
+    ran = domward("run", disk, "--detach", "--interactive", "--entry", "2", *socket)
+    assert (ran.code, ran.err) == (0, "")
+    name = ran.out.strip()
+    with running.client() as client:
+        info, _steps = client.show(name)
+        assert (info.detached, info.console, info.outcome) == (True, True, "")
+    with terminal(running, "attach", name) as attached:
+        attached.until_shown("Boot menu (3 of 5)")
+        attached.press(ENTER)
+        assert attached.finish().code == 0
+    waited = domward("wait", name, "--output-dir", tmp_path / "out", "--json", *socket)
+    assert waited.code == 0
+    assert waited.json()["operation"] == name
+    assert (tmp_path / "out" / "args").read_bytes() == waited.json()["args"].encode()
+    assert domward("wait", name[-6:], *socket).out.startswith("entry ")  # its files wait for a while
+
+
+def test_an_inspection_is_detached_and_failures_are_told_by_wait(
+    running: RunningDaemon, disk: Path, tmp_path: Path
+) -> None:
+    socket = ("--socket", running.socket)
+    name = domward("inspect", disk, "--detach", "--json", *socket).json()["operation"]
+    assert domward("wait", name, *socket).out == domward("inspect", disk, "--no-audit").out
+    domward("wait", name, "--output-dir", tmp_path / "out", *socket).error("usage")
+    domward("run", disk, "--detach", "--output-dir", tmp_path / "out", *socket).error("usage")
+    (tmp_path / "blank").write_bytes(bytes(limits.MIB))
+    name = domward("run", tmp_path / "blank", "--detach", *socket).out.strip()
+    domward("wait", name, *socket).error("disk-no-filesystem")
+
+
+def test_a_result_that_is_anothers_or_gone_is_said(running: RunningDaemon, disk: Path) -> None:
+    with running.client() as client, disk.open("rb") as opened:
+        client.result(client.run(opened.fileno())).close()
+        (info,) = client.list(finished=True)
+    sentence = domward("wait", info.operation, "--socket", running.socket).error("failed")
+    assert "is done, and its result is not to be had" in sentence
+
+
 def test_a_log_is_cleaned_unless_it_is_asked_for_raw(running: RunningDaemon, disk: Path) -> None:
     socket = ("--socket", running.socket)
     with running.client() as client, disk.open("rb") as opened:
@@ -217,7 +260,8 @@ def test_a_command_that_is_interrupted_takes_its_operation_with_it(running: Runn
 
 
 @pytest.mark.parametrize(
-    "words", [("list",), ("show", "x"), ("cancel", "x"), ("watch",), ("metrics",), ("log", "boot-000000000000")]
+    "words",
+    [("list",), ("show", "x"), ("wait", "x"), ("cancel", "x"), ("watch",), ("metrics",), ("log", "boot-000000000000")],
 )
 def test_without_a_daemon_each_says_so(tmp_path: Path, words: tuple[str, ...]) -> None:
     ran = domward(*words, "--socket", tmp_path / "none")
