@@ -7,8 +7,6 @@ the disk is the answer `DiskFailed`; the process then ends like after a success.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from domward.protocol import limits
 from domward.protocol.channel import Channel
 from domward.protocol.errors import DiskError, OperationCancelled, printable
@@ -26,6 +24,7 @@ from domward.protocol.messages import (
     ReadStep,
     VolumeFound,
 )
+from domward.protocol.records import replaced
 
 from .menu import run_menu
 from .menu_size import MenuSize
@@ -98,12 +97,12 @@ def _choice(channel: Channel, order: ReadBoot, menu: BootMenu, terminal: Fd | No
         entry = choose(menu, order.entry)
         return entry, entry.args if args is None else args
     if order.entry is not None:
-        menu = replace(menu, default=menu.entries.index(choose(menu, order.entry)))
+        menu = replaced(menu, default=menu.entries.index(choose(menu, order.entry)))
     if args is not None:
         entries = list(menu.entries)
         default = default_index(menu)
-        entries[default] = replace(entries[default], args=args)
-        menu = replace(menu, entries=tuple(entries), default=default)
+        entries[default] = replaced(entries[default], args=args)
+        menu = replaced(menu, entries=tuple(entries), default=default)
     seconds = float(order.menu_timeout) if order.menu_timeout >= 0 else menu.timeout
     if order.menu_timeout < 0 and not order.may_skip_menu:
         seconds = seconds or None  # who asks for a menu wants to see it, also where the disk would skip it
@@ -112,7 +111,7 @@ def _choice(channel: Channel, order: ReadBoot, menu: BootMenu, terminal: Fd | No
     choice = run_menu(
         terminal.fileno(),
         terminal.fileno(),
-        replace(menu, timeout=seconds),
+        replaced(menu, timeout=seconds),
         columns=order.columns,
         rows=order.rows,
         wait=size.wait,

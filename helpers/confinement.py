@@ -18,12 +18,12 @@ import resource
 import signal
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from domward.protocol import limits
 from domward.protocol.layers import NAMESPACE_FILES, Layer
 from domward.protocol.messages import HelperKind, Spawn
 from domward.protocol.privileges import Capability
+from domward.protocol.records import frozen
 
 from . import kernel, paths, program_root
 
@@ -54,7 +54,7 @@ class StepError(Exception):
         self.errno = errno
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Host:
     """What the launcher found out before it gave up the host's files."""
 

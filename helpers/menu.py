@@ -19,10 +19,10 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, OperationCancelled, printable
+from domward.protocol.records import frozen
 
 from .line_editor import LineEditor
 from .reader.interface import BootEntry, BootMenu
@@ -39,7 +39,7 @@ _KEYS = "Up/Down: select  Enter: boot  e: edit arguments  q: cancel"
 _EDITING_KEYS = "Enter: keep  Esc: discard  Ctrl-A/E: start/end  Ctrl-K/U: erase"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Choice:
     """What was chosen: an entry that can boot, and its arguments as edited, which fit Xen's limit."""
 

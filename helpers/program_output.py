@@ -13,10 +13,10 @@ a file directly in the program's own folder. Anything else is an `OutputError`; 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 
 from domward.protocol import limits
 from domward.protocol.errors import printable
+from domward.protocol.records import frozen
 from domward.protocol.text import has_control
 
 _NAMES = (b"kernel", b"ramdisk", b"args")
@@ -27,7 +27,7 @@ class OutputError(Exception):
     """The output is not of that form; the text is a sentence without its full stop."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Output:
     """`kernel` and `ramdisk` are names of files in the program's folder, `ramdisk` None where there is none."""
 

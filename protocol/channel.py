@@ -22,11 +22,11 @@ import array
 import socket
 import struct
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 
 from . import limits
 from .errors import OperationFailed, ProtocolViolation, UsageError
 from .fds import Fd, close_all
+from .records import frozen
 from .schema import Message, parse
 
 # <linux/socket.h> and <asm-generic/socket.h>; Python 3.11 has no names for the two.
@@ -36,7 +36,7 @@ _UCRED = struct.Struct("iII")
 _INT = struct.calcsize("i")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sender:
     """Who sent a message, as the kernel says it: `pid` in the receiver's pid namespace, ids in its user namespace."""
 
@@ -45,7 +45,7 @@ class Sender:
     gid: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Received:
     """A message and what came with it. `sender` and `pidfd` are None unless asked for and known to the kernel."""
 

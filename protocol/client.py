@@ -35,7 +35,6 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from os import PathLike
 from types import TracebackType
 from typing import TypeVar
@@ -72,6 +71,7 @@ from .errors import (
     printable,
 )
 from .fds import Fd, close_all
+from .records import frozen
 from .schema import Message
 
 _BY_EXIT_CODE: dict[int, type[DomwardError]] = {
@@ -92,7 +92,7 @@ class DaemonGone(OperationFailed):
     code = "daemon-gone"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Screen:
     """A console's size in characters, 1 to 1000 each; `menu_timeout` is in seconds, None takes the disk's own.
 
@@ -105,7 +105,7 @@ class Screen:
     may_skip_menu: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Submitted:
     """An operation that the daemon has taken on: the number of the request, and the operation's id."""
 
@@ -113,7 +113,7 @@ class Submitted:
     operation: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Booted:
     """What boots, as `Completed` says; the receiver owns the fds. Both are None for who may not have the files."""
 

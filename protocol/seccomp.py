@@ -24,9 +24,9 @@ import errno
 import re
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from .errors import UsageError
+from .records import frozen
 from .syscall_numbers import AUDIT_ARCHITECTURES, NUMBERS
 
 #: Names that conditions may use, from the kernel's headers; the same on every machine that NUMBERS knows.
@@ -90,7 +90,7 @@ _FARTHEST_JUMP = 255  # instructions
 _X32_BIT = 0x40000000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Condition:
     """`args[arg] & mask == value`, on 64 bits; the opposite where not `equal`."""
 
@@ -100,7 +100,7 @@ class Condition:
     equal: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Rule:
     """One line of a policy: allowed where all `conditions` hold, or refused with `errno` where that is not 0."""
 

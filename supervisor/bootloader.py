@@ -14,7 +14,6 @@ import os
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import ExitStack
-from dataclasses import dataclass, fields
 from hashlib import sha256
 from pathlib import Path
 
@@ -38,6 +37,7 @@ from domward.protocol.messages import (
     ReadStep,
     VolumeFound,
 )
+from domward.protocol.records import frozen, names_of
 
 from . import arguments, programs
 from .audit.record import Actor, Detail, Domain, Event
@@ -63,7 +63,7 @@ _NO_CONSOLE = (80, 24)  # columns and rows of a terminal that nobody looks at
 Answer = BootRead | ProgramRan | ProgramFailed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class BootRequest:
     """What to boot from.
 
@@ -134,7 +134,7 @@ class BootRequest:
 
     def described(self) -> Detail:
         """What the audit log holds of it: every member, by its name."""
-        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name not in ("actor", "domain")}
+        told = {name: getattr(self, name) for name in names_of(self) if name not in ("actor", "domain")}
         disk = self.disk.name if isinstance(self.disk, Fd) else self.disk
         return told | {"disk": disk, "console": self.console is not None}
 
@@ -152,7 +152,7 @@ class BootRequest:
             raise UsageError("With a kernel named on the disk there is neither an entry nor a menu.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class BootResult:
     """What boots. The memfds are the receiver's; `close` closes them. `log` is what the console showed.
 
@@ -176,7 +176,7 @@ class BootResult:
             self.ramdisk.close()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class InspectResult:
     """What a disk holds. `problem` says why no entry can boot by default, if so, and `reason` is its code."""
 

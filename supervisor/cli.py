@@ -13,7 +13,6 @@ import contextlib
 import os
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -21,6 +20,7 @@ import domward
 from domward.protocol import limits
 from domward.protocol.errors import DomwardError, OperationCancelled, RefusedError, UsageError, printable
 from domward.protocol.layers import Layer
+from domward.protocol.records import replaced
 
 from . import arguments, cli_audit, cli_control, interrupts, privileges, programs, report, user_namespace
 from .audit.place import default_log
@@ -243,7 +243,7 @@ async def _boot(options: argparse.Namespace, config: Config, request: BootReques
         with ExitStack() as stack:
             if options.interactive:
                 console: Console = stack.enter_context(raw_console())
-                request = replace(request, console=console)
+                request = replaced(request, console=console)
             return await _watched(supervisor.bootloader_operation(request), quiet=options.json or options.interactive)
 
 

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from domward.protocol import limits
 from domward.protocol.errors import UsageError
 from domward.protocol.layers import Layer
+from domward.protocol.records import field, frozen, names_of
 
 from . import paths
 
@@ -20,7 +20,7 @@ _LARGEST = 2**62
 _RANGES = {"helper_address_space": (limits.MIB, _LARGEST), "helper_cpu_seconds": (1, 86_400)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Budgets:
     """What one operation may use. Sizes in bytes, times in seconds; every number must be above 0."""
 
@@ -34,7 +34,7 @@ class Budgets:
     log_bytes: int = limits.LOG_BYTES
 
     def __post_init__(self) -> None:
-        for name in self.__slots__:
+        for name in names_of(self):
             value = getattr(self, name)
             whole = not name.endswith(("wall_seconds", "grace_seconds", "start_seconds"))
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
@@ -44,7 +44,7 @@ class Budgets:
                 raise UsageError(f"The budget {name} must be above 0 and from {least} to {largest}, not {value}.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Config:
     """What a supervisor is allowed and told.
 
@@ -103,13 +103,13 @@ class Config:
     def completed(self) -> dict[str, Any]:
         """Every setting as operations use it, in plain values for a record or for JSON."""
         found: dict[str, Any] = {}
-        for setting in fields(self):
-            value = getattr(self, setting.name)
+        for setting in names_of(self):
+            value = getattr(self, setting)
             if isinstance(value, Budgets):
-                value = {budget.name: getattr(value, budget.name) for budget in fields(value)}
+                value = {budget: getattr(value, budget) for budget in names_of(value)}
             elif isinstance(value, frozenset):
                 value = sorted(layer.value for layer in value)
             elif isinstance(value, Path):
                 value = str(value)
-            found[setting.name] = value
+            found[setting] = value
         return found

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from domward.protocol import limits
 from domward.protocol.errors import UsageError
+from domward.protocol.records import field, mutable
 
 
-@dataclass(slots=True, eq=False)
+@mutable(eq=False)
 class Console:
     """Where a person sits: fd numbers that stay the caller's, and the size in characters.
 
@@ -22,7 +22,7 @@ class Console:
     output: int
     columns: int = 80
     rows: int = 24
-    _watchers: list[Callable[[], None]] = field(default_factory=list, init=False, repr=False)
+    _watchers: list[Callable[[], None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         for name in ("input", "output"):

@@ -19,13 +19,13 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import domward
 from domward.protocol.errors import DomwardError, OperationFailed, RefusedError, UsageError, printable
 from domward.protocol.fds import Fd
+from domward.protocol.records import replaced
 
 from . import paths
 from .control.server import ControlServer
@@ -213,7 +213,7 @@ class _Daemon:
                 _LOG.warning("%s changes when the daemon is started anew", name)
         if settings.of("control", "socket") != self._settings.of("control", "socket"):
             _LOG.warning("socket changes when the daemon is started anew")
-        self._supervisor.config = replace(settings.config, **fixed)
+        self._supervisor.config = replaced(settings.config, **fixed)
         self._settings = settings
         _LOG.info("settings read: %s", ", ".join(printable(str(file)) for file in settings.read) or "none there")
         return settings

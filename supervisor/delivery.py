@@ -15,11 +15,11 @@ import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from domward.protocol.errors import OperationFailed, RefusedError, UsageError, printable
 from domward.protocol.fds import Fd
+from domward.protocol.records import frozen
 
 from . import interrupts
 from .bootloader import BootResult
@@ -33,7 +33,7 @@ _FOLDER_MODE = 0o700
 _LOG = logging.getLogger("domward.delivery")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Delivered:
     """Where the files are."""
 

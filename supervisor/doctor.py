@@ -7,13 +7,13 @@ import asyncio
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 
 from domward.protocol.channel import Channel
 from domward.protocol.errors import ConfinementUnavailable, DomwardError
 from domward.protocol.layers import LOST_WITHOUT, Layer
 from domward.protocol.messages import HelperKind
 from domward.protocol.privileges import LAUNCHER_KEEPS, Capability, capability_bits, capability_names
+from domward.protocol.records import field, frozen, replaced
 
 from . import kernel, privileges, user_namespace
 from .cgroups import cgroup_delegated
@@ -26,7 +26,7 @@ from .supervisor import Supervisor
 from .verification import UNSEEN, Privileges, Verified
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LayerReport:
     """One layer.
 
@@ -40,7 +40,7 @@ class LayerReport:
     lost: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FeatureReport:
     """A kernel feature that has a fall-back: `present`, and what is done without it."""
 
@@ -49,7 +49,7 @@ class FeatureReport:
     without: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ProcessReport:
     """One of the privileged processes, "supervisor" or "launcher", as /proc shows it.
 
@@ -65,7 +65,7 @@ class ProcessReport:
     refused: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Diagnosis:
     """What `domward doctor` says. `problem` is the error that kept helpers from starting, if any did."""
 
@@ -100,7 +100,7 @@ async def diagnose(
     Where a `problem` is known beforehand that keeps helpers from starting, none is tried.
     """
     verified: list[Verified] = []
-    probing = replace(config, optional_layers=frozenset(Layer))
+    probing = replaced(config, optional_layers=frozenset(Layer))
     landlock_abi = 0
     launcher: Privileges | None = None
     try:

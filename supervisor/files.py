@@ -18,15 +18,15 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from domward.protocol import limits
 from domward.protocol.fds import Fd
+from domward.protocol.records import frozen
 
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Left:
     """Something that stays: its path below the folder of the call, and why."""
 

@@ -26,10 +26,10 @@ import getopt
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from domward.protocol.errors import UsageError, printable
+from domward.protocol.records import frozen
 
 from . import arguments, paths
 from .front_end_answer import AnswerFormat
@@ -48,7 +48,7 @@ _LAST_UID = 2**32 - 2
 _OF_DOMAIN = re.compile(r"bootloader\.([0-9]{1,4})\.d", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class FrontEndOptions:
     """What the caller wants. Paths are of this host, but `kernel` and `ramdisk`, which are of the guest's disk."""
 

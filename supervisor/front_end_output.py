@@ -22,11 +22,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from domward.protocol.errors import OperationFailed, RefusedError, UsageError, printable
 from domward.protocol.fds import Fd
+from domward.protocol.records import frozen
 
 from . import interrupts, paths
 from .files import remove_file
@@ -39,7 +39,7 @@ _FIFO_WAIT_SECONDS = 0.01  # between two looks whether somebody has opened a FIF
 _STANDARD_OUTPUT = 1
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SealedBytes:
     """A file that nobody can change any more: `fd`, with `size` bytes."""
 
@@ -47,7 +47,7 @@ class SealedBytes:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Bootable:
     """What boots; the arguments are the guest's."""
 

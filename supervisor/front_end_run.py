@@ -6,11 +6,11 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from domward.protocol import limits
 from domward.protocol.errors import OperationCancelled
+from domward.protocol.records import replaced
 
 from . import interrupts, privileges
 from .audit.place import default_log
@@ -60,7 +60,7 @@ async def _boot(options: FrontEndOptions, process: LauncherProcess | None) -> Bo
     async with Supervisor(config, process) as supervisor:
         with ExitStack() as stack:
             if options.wants_menu:
-                request = replace(request, console=stack.enter_context(raw_console()), may_skip_menu=True)
+                request = replaced(request, console=stack.enter_context(raw_console()), may_skip_menu=True)
             operation = supervisor.bootloader_operation(request)
             try:
                 return await operation.complete()

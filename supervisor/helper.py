@@ -21,7 +21,6 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 from domward.protocol import limits
@@ -38,6 +37,7 @@ from domward.protocol.errors import (
 from domward.protocol.fds import Fd
 from domward.protocol.layers import Layer
 from domward.protocol.messages import Confined, Failed, HelperKind, Log, Spawn, StepFailed
+from domward.protocol.records import field, mutable
 from domward.protocol.schema import Message
 
 from .audit.record import Event
@@ -59,7 +59,7 @@ _REAPED = -1  # what a pidfd shows of a process that is gone: a helper that fail
 _DYING_SECONDS = 0.2
 
 
-@dataclass(slots=True)
+@mutable
 class HelperHost:
     """What helpers need of their supervisor.
 
@@ -76,7 +76,7 @@ class HelperHost:
     trail: OperationTrail
 
 
-@dataclass(slots=True, eq=False)
+@mutable(eq=False)
 class Helper:
     """One helper process. Owns its channel, its child and its uid."""
 

@@ -12,7 +12,6 @@ import contextlib
 import itertools
 import os
 import signal
-from dataclasses import dataclass
 from functools import partial
 
 from domward.protocol.channel import Channel, ChannelClosed, Received
@@ -20,6 +19,7 @@ from domward.protocol.errors import ConfinementFailed, DomwardError, HelperDied,
 from domward.protocol.fds import Fd
 from domward.protocol.layers import Layer
 from domward.protocol.messages import HoldUserNamespace, LauncherReady, Spawn, Spawned, SpawnFailed, StepFailed
+from domward.protocol.records import frozen
 
 from .children import Child
 from .config import Config
@@ -31,7 +31,7 @@ from .verification import Privileges, verify_launcher
 _MOST_PENDING = 64  # requests: some 278 small messages fit into the channel unread, so sending never waits
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NewProcess:
     """A process that the launcher has just made; the caller owns the pidfd."""
 

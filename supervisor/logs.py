@@ -12,12 +12,12 @@ import re
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from domward.protocol import limits
 from domward.protocol.errors import OperationFailed, RefusedError, UsageError, printable
 from domward.protocol.fds import Fd
+from domward.protocol.records import frozen
 
 from .files import remove_file
 
@@ -27,7 +27,7 @@ _FOLDER_MODE = 0o700
 _CHUNK = 64 * limits.KIB
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ConsoleLog:
     """A log that was begun: `fd` appends to it and reads it."""
 

@@ -12,13 +12,13 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from domward.protocol import limits
 from domward.protocol.errors import ProgramError, ProgramReason, UsageError, printable
 from domward.protocol.fds import Fd
 from domward.protocol.messages import ProgramFailed, RunProgram
+from domward.protocol.records import frozen
 from domward.protocol.text import readable_rows
 
 from . import arguments, paths
@@ -33,7 +33,7 @@ _ADVICE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Program:
     """A program to run: `name` is what it is called by, `path` where it lies in its helper's root.
 

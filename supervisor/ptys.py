@@ -8,11 +8,11 @@ import os
 import stat
 import struct
 import termios
-from dataclasses import dataclass
 
 from domward.protocol.errors import ProtocolViolation
 from domward.protocol.fds import Fd, close_all
 from domward.protocol.messages import HelperKind, OpenPtys, PtysOpened
+from domward.protocol.records import frozen
 
 from .endings import to_its_end
 from .helper import Helper, HelperHost
@@ -23,7 +23,7 @@ _PTMX = os.makedev(5, 2)
 _SLAVE_MAJORS = range(136, 144)  # Documentation/admin-guide/devices.txt
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Pty:
     """One pty: master and slave, owned by whoever holds this; `number` is its name under /dev/pts."""
 

@@ -15,9 +15,9 @@ import os
 import socket
 import time
 from collections.abc import MutableMapping, Sequence
-from dataclasses import dataclass, field
 
 from domward.protocol.fds import Fd, close_all
+from domward.protocol.records import field, mutable
 
 _LOG = logging.getLogger("domward.service")
 _FIRST_FD = 3  # SD_LISTEN_FDS_START
@@ -26,7 +26,7 @@ _TELL_SECONDS = 1.0  # how long systemd may keep the loop waiting, for what it m
 _MICROSECONDS = 1_000_000
 
 
-@dataclass(slots=True)
+@mutable
 class Service:
     """The service manager's side. `given` are the fds that it passed, by name; `watchdog_seconds` None is none.
 

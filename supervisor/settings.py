@@ -15,7 +15,6 @@ import re
 import stat
 import tomllib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from domward.protocol import limits
 from domward.protocol.errors import UsageError, printable
 from domward.protocol.fds import Fd
 from domward.protocol.layers import Layer
+from domward.protocol.records import frozen, names_of
 
 from . import paths
 from .config import Budgets, Config
@@ -42,7 +42,7 @@ class _WrongError(Exception):
     """A value does not fit its key; the text says what was expected."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Key:
     """One key: its table, its name, how its value is checked, and what it is without one."""
 
@@ -94,13 +94,14 @@ def _layers(value: Any) -> frozenset[Layer]:
 
 
 def _budgets() -> Iterator[Key]:
-    for budget in fields(Budgets):
-        if isinstance(budget.default, float):
-            yield Key("budgets", budget.name, _seconds(0.001, 86_400.0), budget.default)
+    for budget in names_of(Budgets):
+        default = getattr(_DEFAULTS.budgets, budget)
+        if isinstance(default, float):
+            yield Key("budgets", budget, _seconds(0.001, 86_400.0), default)
         else:
-            low = limits.MIB if budget.name == "helper_address_space" else 1
-            high = 86_400 if budget.name == "helper_cpu_seconds" else _LARGEST
-            yield Key("budgets", budget.name, _integer(low, high), budget.default)
+            low = limits.MIB if budget == "helper_address_space" else 1
+            high = 86_400 if budget == "helper_cpu_seconds" else _LARGEST
+            yield Key("budgets", budget, _integer(low, high), default)
 
 
 #: Every key, by table, in the order of domward.toml(5).
@@ -132,13 +133,13 @@ KEYS: tuple[Key, ...] = (
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settings:
     """All settings, complete. `values` has one for each of KEYS; `read` are the files that were there."""
 
     values: dict[tuple[str, str], Any]
     config: Config
-    read: tuple[Path, ...] = field(default=())
+    read: tuple[Path, ...] = ()
 
     def of(self, table: str, name: str) -> Any:
         """The value of the key `name` of `table`; it has the type that its check gives."""

@@ -14,16 +14,16 @@ import hashlib
 import mmap
 import os
 import stat
-from dataclasses import dataclass
 
 from domward.protocol.errors import OperationFailed, ProtocolViolation
 from domward.protocol.fds import Fd
+from domward.protocol.records import frozen
 
 _MFD_NOEXEC_SEAL = 0x8  # <linux/memfd.h>, Linux 6.3
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SealedFile:
     """A result: `fd` is a memfd that nobody can change, `size` its bytes, `sha256` their hash in hexadecimal."""
 

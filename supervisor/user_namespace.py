@@ -22,12 +22,12 @@ import pwd
 import re
 import stat
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
 from domward.protocol.errors import ConfinementUnavailable, OperationFailed
 from domward.protocol.layers import Layer
+from domward.protocol.records import frozen
 
 from . import kernel, paths
 
@@ -44,7 +44,7 @@ class Settings(TypedDict, total=False):
     state_directory: Path
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entered:
     """Who the process was before, and what it has inside; `uid_count` 0 where there is no uid for helpers."""
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from domward.protocol import limits
 from domward.protocol.errors import ConfinementFailed
 from domward.protocol.layers import NAMESPACE_FILES, Layer
 from domward.protocol.messages import HelperKind, Spawn
 from domward.protocol.privileges import LAUNCHER_KEEPS, capability_bits, capability_names
+from domward.protocol.records import frozen
 
 from .paths import NULL_DEVICE, PROC, PROGRAM_MOUNTS, PROGRAM_MOUNTS_OF_SOME
 
@@ -30,7 +30,7 @@ _SECCOMP_FILTER = "2"
 _STATUS_BYTES = 16 * limits.KIB
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Privileges:
     """What /proc shows of a process's privileges: sets of capabilities as bits, and how many seccomp filters it has."""
 
@@ -96,7 +96,7 @@ def verify_launcher(pid: int, *, seccomp: bool) -> Privileges:
     return seen
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Verified:
     """What was seen: the layers, and which of them the kernel itself confirmed."""
 
@@ -106,7 +106,7 @@ class Verified:
     seen: tuple[Layer, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Helper:
     """What is looked at: the process, its status in /proc, what was asked for, and its launcher's own filters."""
 

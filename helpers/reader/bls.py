@@ -11,9 +11,9 @@ import fnmatch
 import functools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from domward.protocol.errors import printable
+from domward.protocol.records import frozen
 
 from .boot_draft import Draft, NamedFile
 from .boot_paths import attempt
@@ -28,7 +28,7 @@ _FOREIGN = re.compile(r"arm|aarch64|aa64|ia64|riscv|loongarch|ppc|s390", re.IGNO
 _PATTERN_BYTES = 256  # bytes: longest pattern of loader.conf's `default` that is compared
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BlsEntry:
     """One entry file, read."""
 

@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason, printable
+from domward.protocol.records import field, frozen, mutable
 from domward.protocol.text import has_control
 
 from .config_budget import ConfigBudget
@@ -15,7 +14,7 @@ from .interface import BootEntry, FileRef, Tree
 PROBLEM_CHARACTERS = 256  # characters: longest `problem`, whatever paths it quotes
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class NamedFile:
     """A file as a configuration names it; `tree` is None where its device is not on this disk.
 
@@ -40,7 +39,7 @@ class NamedFile:
             return self.tree.file(self.fallback)
 
 
-@dataclass(slots=True)
+@mutable
 class Draft:
     """An entry while its configuration is read."""
 

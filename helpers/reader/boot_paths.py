@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 from domward.protocol.errors import DiskError, DiskReason
+from domward.protocol.records import frozen
 
 from .config_budget import ConfigBudget
 from .interface import FileRef, Forest, Tree
@@ -15,7 +15,7 @@ from .interface import FileRef, Forest, Tree
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Location:
     """A path within a tree, not looked up yet."""
 

@@ -12,10 +12,10 @@ from __future__ import annotations
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason
+from domward.protocol.records import frozen, mutable
 
 from . import layouts
 from .compression import COMPRESSED_BYTES, unpack
@@ -46,7 +46,7 @@ _TYPES = {0x4: NodeType.DIRECTORY, 0x8: NodeType.FILE, 0xA: NodeType.SYMLINK}
 Key = tuple[int, int, int]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Root:
     """Where a tree begins."""
 
@@ -54,7 +54,7 @@ class _Root:
     level: int
 
 
-@dataclass(slots=True)
+@mutable
 class BtrfsNode:
     """An inode of one subvolume."""
 
@@ -64,7 +64,7 @@ class BtrfsNode:
     tree: _Root
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Chunk:
     """`length` bytes of the logical space at `start` lie at byte `physical` of this device; None: not here."""
 
@@ -73,7 +73,7 @@ class _Chunk:
     physical: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Piece:
     """A piece of a file: `length` bytes from byte `position`, in `raw` (inline) or at the logical byte `disk`."""
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason
+from domward.protocol.records import mutable
 
 from . import layouts
 from .interface import Extent, NodeType
@@ -54,7 +54,7 @@ _XATTR_MAGIC = 0xEA02_0000
 _XATTR_SYSTEM = 7
 
 
-@dataclass(slots=True)
+@mutable
 class ExtNode:
     """An inode: `data` are the 60 bytes of block map, extent root or inline data, `tail` what follows the core."""
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from functools import partial
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason, printable
+from domward.protocol.records import field, mutable
 
 from .boot_draft import Draft, NamedFile
 from .boot_paths import attempt
@@ -21,7 +21,7 @@ _OTHER_LOADERS = frozenset((b"com32", b"boot", b"bss", b"pxe", b"fdimage", b"loc
 _TIMEOUT_UNITS = 10  # TIMEOUT counts tenths of a second
 
 
-@dataclass(slots=True)
+@mutable
 class _Label:
     name: bytes
     path: tuple[bytes, ...]

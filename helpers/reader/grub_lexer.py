@@ -10,7 +10,8 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+
+from domward.protocol.records import frozen
 
 from .config_budget import ConfigBudget
 
@@ -24,7 +25,7 @@ class PartKind(enum.Enum):
     QUOTED_VARIABLE = enum.auto()  # the variable's value, whole
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Part:
     """A part of a word: literal text, or the name of a variable."""
 
@@ -47,7 +48,7 @@ class TokenKind(enum.Enum):
     UNFINISHED = enum.auto()  # a quote that nothing closes: the rest of the file is lost, as in GRUB
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Token:
     """One token; `word` is empty unless `kind` is WORD."""
 

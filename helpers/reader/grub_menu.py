@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+
+from domward.protocol.records import field, mutable
 
 from .boot_draft import Draft
 from .config_budget import ConfigBudget
@@ -14,7 +15,7 @@ from .interface import BootEntry, BootMenu
 FALLBACKS = 32  # entries that `fallback` may name; each is looked for
 
 
-@dataclass(slots=True)
+@mutable
 class MenuItem:
     """An entry, which has a `draft`, or a submenu, which has `children`."""
 
@@ -25,7 +26,7 @@ class MenuItem:
     index: int = -1  # where the entry is in the flat list
 
 
-@dataclass(slots=True)
+@mutable
 class GrubMenu:
     """One level of the menu with the variables that decide what it starts with."""
 

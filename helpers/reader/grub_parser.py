@@ -8,16 +8,16 @@ brace or `if` swallows is lost. Nesting is bounded, so hostile depth ends in Dis
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason
+from domward.protocol.records import frozen
 
 from .config_budget import ConfigBudget
 from .grub_lexer import PartKind, Token, TokenKind, Word, tokens
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Command:
     """A command with its words; `block` is the `{ ... }` after them, as menuentry has."""
 
@@ -25,7 +25,7 @@ class Command:
     block: Block | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class If:
     """`branches` pairs of condition and body in order, then what `else` holds."""
 
@@ -33,7 +33,7 @@ class If:
     otherwise: Block
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class While:
     """`while`, or `until` where `negated`."""
 
@@ -42,7 +42,7 @@ class While:
     negated: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class For:
     """`for name in words; do body; done`."""
 
@@ -51,7 +51,7 @@ class For:
     body: Block
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Function:
     """`function name { body }`."""
 

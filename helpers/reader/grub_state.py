@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason
+from domward.protocol.records import field, frozen, mutable
 
 from .boot_draft import Draft
 from .boot_paths import BootPaths
@@ -33,7 +33,7 @@ BUILT_IN = {
 }
 
 
-@dataclass(slots=True)
+@mutable
 class Scope:
     """The variables of one context; functions are shared by all, as in GRUB."""
 
@@ -65,7 +65,7 @@ class Scope:
         self.variables[name] = value
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PendingItem:
     """A menu item that was declared and whose body has not run yet; `draft` where there is no body to run."""
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from domward.protocol.records import frozen
 
-@dataclass(frozen=True, slots=True)
+
+@frozen
 class Extent:
     """`length` bytes at `offset` of the layer below; `offset` None means a hole (zeroes). length >= 1."""
 
@@ -40,7 +41,7 @@ class Image(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Volume:
     """A partition, or the whole disk. `index` 0 is the whole disk; else the partition's number as Linux has it.
 
@@ -110,7 +111,7 @@ class FileSystem(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class FileRef:
     """A regular file, found: `path` is how the configuration named it, `tree` indexes `Forest.trees`."""
 
@@ -170,7 +171,7 @@ class Forest(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BootEntry:
     """One choice of the boot menu.
 
@@ -188,7 +189,7 @@ class BootEntry:
     problem: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class BootMenu:
     """What the disk offers. `default` indexes `entries`; `timeout` in seconds, None: wait for ever, 0: do not show.
 

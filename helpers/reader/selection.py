@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason, printable
+from domward.protocol.records import replaced
 from domward.protocol.text import has_control
 
 from .grub_menu import split_entry_path
@@ -68,8 +67,8 @@ def with_extra_args(menu: BootMenu, extra: bytes) -> BootMenu:
     """The menu with `extra` behind the arguments of every entry, where both are seen and can be edited."""
     if not extra:
         return menu
-    entries = tuple(replace(entry, args=joined_args(entry.args, extra)) for entry in menu.entries)
-    return replace(menu, entries=entries)
+    entries = tuple(replaced(entry, args=joined_args(entry.args, extra)) for entry in menu.entries)
+    return replaced(menu, entries=entries)
 
 
 def joined_args(args: bytes, extra: bytes) -> bytes:

@@ -9,11 +9,11 @@ walk crosses to it there, so that a link /vmlinuz -> boot/vmlinuz leads to the f
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from functools import cached_property
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason
+from domward.protocol.records import frozen
 
 from .filesystems import CheckedFileSystem, detect, place
 from .image import DiskImage, open_image
@@ -28,7 +28,7 @@ _LINUX_DEVICE = re.compile(rb"/dev/(?:(?:xvd|sd|vd|hd)[a-z]{1,2}|(?:nvme\d+n|mmc
 _NOT_THERE = frozenset((DiskReason.FILE_MISSING, DiskReason.NOT_A_FILE, DiskReason.SYMLINK_LOOP))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """Where a path led: a node and the file system it belongs to."""
 

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from domward.protocol.errors import DiskError, DiskReason
+from domward.protocol.records import mutable
 
 from . import layouts
 from .interface import Extent, NodeType
@@ -29,7 +29,7 @@ _SLICE = 16 << 10  # bytes of the table that are unpacked at once
 "".encode("cp437"), "".encode("utf-16-le")
 
 
-@dataclass(slots=True)
+@mutable
 class FatNode:
     """A folder's entry: FAT has no inodes. `cluster` 0 means no data, or the root where it has a place of its own."""
 

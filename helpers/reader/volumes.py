@@ -12,10 +12,10 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason
+from domward.protocol.records import field, mutable
 
 from .image import DiskImage
 from .interface import Extent, Volume
@@ -29,7 +29,7 @@ _GPT_ENTRY = struct.Struct("<16s16sQQ")
 _GPT_TABLE_BYTES = 1 << 20  # bytes: 8192 entries, far more than any tool writes; read only to check its sum
 
 
-@dataclass
+@mutable
 class VolumeTable:
     """The volumes of an image, in the order of the table, and what is wrong with it.
 

@@ -11,10 +11,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason
+from domward.protocol.records import mutable
 
 from . import layouts
 from .interface import Extent, NodeType
@@ -35,7 +35,7 @@ _LINK_HEADER_BYTES = 56
 _TYPES = {0x4: NodeType.DIRECTORY, 0x8: NodeType.FILE, 0xA: NodeType.SYMLINK}
 
 
-@dataclass(slots=True)
+@mutable
 class XfsNode:
     """An inode; `fork` is the part of it that holds data, extents or the root of a tree of extents."""
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from domward.protocol.records import field, frozen, mutable
 
 from .record import Place
 
@@ -28,7 +29,7 @@ class Kind(enum.Enum):
     DAMAGED = "damaged"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Problem:
     """One thing that is wrong; `line` and `seq` are 0 where none is concerned."""
 
@@ -39,7 +40,7 @@ class Problem:
     what: str
 
 
-@dataclass(slots=True)
+@mutable
 class FileReport:
     """What was seen of one file. `first` and `last` are the places of its first and last good records."""
 
@@ -67,7 +68,7 @@ class FileReport:
             self.untold += 1
 
 
-@dataclass(slots=True)
+@mutable
 class Verdict:
     """What was seen of all files. `problems` are those between files; each file has its own besides."""
 

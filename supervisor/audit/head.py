@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
 
 from domward.protocol.fds import Fd
+from domward.protocol.records import frozen
 
 _BYTES = 256  # one block of any disk, so that it is written whole or not at all
 _FORM = re.compile(
@@ -20,7 +20,7 @@ _FORM = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Checkpoint:
     """At `time`, the record `seq` of the chain `chain` had the hash `hash`."""
 

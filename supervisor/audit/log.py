@@ -23,7 +23,6 @@ import os
 import stat
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -31,6 +30,7 @@ import domward
 from domward.protocol import limits
 from domward.protocol.errors import AuditUnavailable, printable
 from domward.protocol.fds import Fd
+from domward.protocol.records import frozen, replaced
 
 from .. import user_namespace
 from .head import Checkpoint, HeadFile
@@ -46,7 +46,7 @@ _FOLDER_MODE = 0o750
 _REPLACED = "Keep what is there for a look, and start anew."
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Written:
     """A record that is on the disk, as a mirror sends it on."""
 
@@ -236,7 +236,7 @@ class AuditLog:
         self._tail = tail
         if not tail.ended:
             self._raw(b"\n")
-            self._tail = replace(tail, size=tail.size + 1, ended=True)
+            self._tail = replaced(tail, size=tail.size + 1, ended=True)
         elif tail.torn and tail.place.seq:
             self._recover(tail)
 
@@ -247,7 +247,7 @@ class AuditLog:
     def _close_torn(self, tail: Tail) -> None:
         if not tail.torn.endswith(b"\n"):
             self._raw(b"\n")
-            self._tail = replace(tail, size=tail.size + 1)
+            self._tail = replaced(tail, size=tail.size + 1)
 
     def _begin(self, known: Checkpoint | None) -> None:
         """Writes the first record of a file: of a new chain, or of one that goes on after `known`."""
@@ -256,7 +256,7 @@ class AuditLog:
             self._close_torn(before)
         self.chain = known.chain if known else os.urandom(16).hex()
         place = Place(known.seq, NO_HASH, known.hash) if known else Place(0, NO_HASH, NO_HASH)
-        self._tail = replace(self._tail, place=place, torn=b"")
+        self._tail = replaced(self._tail, place=place, torn=b"")
         self._note(Event.LOG_OPENED, Outcome.OK, self._opening(known))
         if before.torn:
             self._note(Event.LOG_RECOVERED, Outcome.OK, _torn(before))
@@ -285,7 +285,7 @@ class AuditLog:
         self._file.close()
         self._file = self._open_file(self.path.name, os.O_APPEND)
         os.fsync(folder)
-        self._tail = replace(self._tail, size=0)
+        self._tail = replaced(self._tail, size=0)
         self._begin(known)
 
     def _rotated_name(self, chain: str, last: int) -> str:
@@ -328,7 +328,7 @@ class AuditLog:
         if last.wall and entry.wall - last.wall - monotonic < -STEP_BACK:
             detail: Detail = {"from": rfc3339(last.wall), "to": rfc3339(entry.wall)}
             found.append(self._own(Event.CLOCK_STEPPED_BACK, Outcome.OK, detail))
-        self._tail = replace(last, wall=entry.wall, monotonic=entry.monotonic, boot=boot)
+        self._tail = replaced(last, wall=entry.wall, monotonic=entry.monotonic, boot=boot)
         return [*found, entry]
 
     def _own(self, event: Event, outcome: Outcome, detail: Detail) -> Entry:

@@ -14,11 +14,11 @@ import json
 import os
 import re
 import time
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 from domward.protocol import limits
+from domward.protocol.records import frozen
 from domward.protocol.text import printable
 
 from .. import paths, user_namespace
@@ -70,7 +70,7 @@ class Outcome(enum.Enum):
     TIMED_OUT = "timed-out"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Actor:
     """Who asked: a process as the kernel describes it. `loginuid` is None where nobody logged in."""
 
@@ -114,7 +114,7 @@ class Actor:
         }
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Domain:
     """The domain that an operation is for, as far as it is known."""
 
@@ -127,7 +127,7 @@ class Domain:
         return {"id": self.id, "uuid": _text(self.uuid), "name": _text(self.name)}
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Entry:
     """A record that has no place in a chain yet; times in nanoseconds; `body` is all but seq and hashes."""
 
@@ -226,7 +226,7 @@ def make_entry(
     return Entry(event, wall, monotonic, body)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Place:
     """The place of a line in its chain, as its own text gives it."""
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from domward.protocol import limits
+from domward.protocol.records import field, mutable
 
 from .record import Event, Outcome
 from .selection import Selected
@@ -32,7 +32,7 @@ GRAVE = (
 )
 
 
-@dataclass(slots=True)
+@mutable
 class OperationSeen:
     """One operation as its records tell it."""
 
@@ -51,7 +51,7 @@ class OperationSeen:
         return next(ended, UNFINISHED)
 
 
-@dataclass(slots=True)
+@mutable
 class Gathered:
     """All that the page shows."""
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from domward.protocol import limits
 from domward.protocol.fds import Fd
+from domward.protocol.records import frozen
 from domward.protocol.text import printable
 
 from .file_check import parsed
@@ -29,7 +29,7 @@ _TIME = re.compile(
 )  # stands nowhere else: quotes in texts are escaped
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class Filter:
     """Which records are wanted; a member that is None wants all.
 
@@ -78,7 +78,7 @@ def _names(domain: dict[str, Any] | None) -> list[str]:
     return [] if domain is None else [str(value) for value in domain.values() if value is not None]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Origin:
     """Where a file's records come from, as its first record says."""
 
@@ -86,7 +86,7 @@ class Origin:
     chain: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Selected:
     """A wanted record, its line, and where it is from."""
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 import json
 import os
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from typing import Any
 
 from domward.protocol import limits
 from domward.protocol.fds import Fd
+from domward.protocol.records import frozen
 
 from .record import NO_HASH, Event, Place, place_of
 
@@ -30,7 +30,7 @@ _TIME_CHARACTERS = len("2026-11-23T00:00:00.000000Z")
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Tail:
     """Where a chain goes on: after `place`, in a file of `size` bytes, of which the last `torn` are no record.
 

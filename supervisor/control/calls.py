@@ -20,7 +20,6 @@ from __future__ import annotations
 import enum
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -53,6 +52,7 @@ from domward.protocol.control import (
 )
 from domward.protocol.errors import RefusedError, UsageError, printable
 from domward.protocol.fds import Fd
+from domward.protocol.records import frozen
 
 from ..audit.record import Domain
 from ..bootloader import BootRequest, BootResult, InspectResult
@@ -77,7 +77,7 @@ class About(enum.Enum):
     OWN_OR_AUDIT = "one of the same uid, and anybody's for an auditor"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Call:
     """A row of the table."""
 

@@ -16,7 +16,6 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from domward.protocol import limits
@@ -24,6 +23,7 @@ from domward.protocol.channel import Channel, Received
 from domward.protocol.control import LAST, REQUESTS, UNANSWERED, ControlMessage, Hello, Role
 from domward.protocol.errors import DomwardError, OperationFailed, ProtocolViolation, UsageError
 from domward.protocol.fds import Fd
+from domward.protocol.records import mutable
 
 from ..audit.record import Actor
 from ..events import Condition, Events, Watch
@@ -55,7 +55,7 @@ class Host(Protocol):
         """What one client may send."""
 
 
-@dataclass(slots=True, eq=False)
+@mutable(eq=False)
 class Request:
     """A request that waits for an operation; a `tracked.Waiter`."""
 

@@ -13,12 +13,12 @@ import json
 import os
 import re
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from domward.protocol.errors import OperationFailed, printable
 from domward.protocol.fds import Fd
+from domward.protocol.records import frozen
 
 from ..files import remove_file
 from .tracked import Tracked
@@ -29,7 +29,7 @@ _FILE_MODE = 0o600
 _LONGEST = 4096  # bytes: one record
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Record:
     """An operation that was under way; `uid` and `pid` are -1 where the file was cut short."""
 

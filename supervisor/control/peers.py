@@ -6,11 +6,11 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from dataclasses import dataclass
 
 from domward.protocol.control import Role
 from domward.protocol.errors import OperationFailed
 from domward.protocol.fds import Fd
+from domward.protocol.records import frozen
 
 # <asm-generic/socket.h>; Python 3.11 has no names for the two. Linux 4.13 and 6.5.
 _SO_PEERGROUPS = 59
@@ -20,7 +20,7 @@ _GID = struct.calcsize("I")
 _MOST_GROUPS = 65_536  # NGROUPS_MAX
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Peer:
     """A client as it was when it connected; a connection that it hands on stays in its name.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from domward.protocol import limits
@@ -21,6 +20,7 @@ from domward.protocol.control import (
 )
 from domward.protocol.errors import DomwardError, OperationFailed, printable
 from domward.protocol.fds import Fd
+from domward.protocol.records import field, frozen, mutable
 
 from ..bootloader import BootResult, InspectResult
 from ..operations import Operation
@@ -35,7 +35,7 @@ def now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Inspection:
     """What an inspection found, as a sealed memfd with the object of `domward inspect --json`."""
 
@@ -58,7 +58,7 @@ class Waiter(Protocol):
         """Sends `message` with copies of `fds`."""
 
 
-@dataclass(slots=True, eq=False)
+@mutable(eq=False)
 class Tracked:
     """An operation and what is known of it. States as `State`; `outcome` is set exactly once, with DONE.
 
@@ -84,7 +84,7 @@ class Tracked:
     summary: Completed | DiskInspected | None = None
     result: BootResult | Inspection | None = None
     waiters: list[Waiter] = field(default_factory=list)
-    on_change: Callable[[Tracked], None] = field(default=lambda _tracked: None)
+    on_change: Callable[[Tracked], None] = lambda _tracked: None
 
     @property
     def over(self) -> bool:

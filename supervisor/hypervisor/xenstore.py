@@ -21,13 +21,13 @@ import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 from domward.protocol import limits
 from domward.protocol.errors import OperationFailed, UsageError, printable
 from domward.protocol.fds import Fd
+from domward.protocol.records import field, frozen, mutable
 
 from ..events import Condition, Events, Watch
 from .xenstore_wire import Kind, Packet, XenstoreError, XenstoreLost, checked_path, decode, encode, error_name, words
@@ -40,14 +40,14 @@ _PAUSES = (0.05, 0.2, 1.0, 5.0)  # seconds before each try to connect again; the
 ResultT = TypeVar("ResultT")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Pending:
     kind: Kind
     transaction: int
     answer: asyncio.Future[Packet]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Transaction:
     """A transaction that was begun: its number is xenstored's, and means nothing on a later connection."""
 
@@ -55,7 +55,7 @@ class Transaction:
     connection: int
 
 
-@dataclass(slots=True)
+@mutable
 class Changes:
     """Changes below a watched path: `next` returns once there was one since it last did, and once at the beginning."""
 

@@ -11,10 +11,10 @@ import enum
 import errno
 import re
 import struct
-from dataclasses import dataclass
 
 from domward.protocol import limits
 from domward.protocol.errors import OperationFailed, UsageError, printable
+from domward.protocol.records import frozen
 
 _HEADER = struct.Struct("=IIII")  # type, request, transaction, length; in the host's byte order
 _PATH = re.compile(r"/|(?:/[A-Za-z0-9+_@-]+)+|@[A-Za-z]+(?:/[0-9]+)?", re.ASCII)
@@ -55,7 +55,7 @@ class XenstoreLost(OperationFailed):
     code = "xenstore-lost"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Packet:
     """A message as it came; nothing in it is checked but its size."""
 

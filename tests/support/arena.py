@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from domward.protocol.errors import DomwardError, HelperDied, ProgramError
 from domward.protocol.layers import Layer
+from domward.protocol.records import replaced
 from domward.supervisor import BootRequest, Budgets, Config, Console, Supervisor
 from support.attacks.attacker import NOTEBOOK_BYTES, Notebook
 from support.attacks.bundle import bundle
@@ -87,8 +88,8 @@ class Arena:
         optional = frozenset({Layer.SECCOMP})
         for name, config in (
             ("confined", self._config(self._python, BUDGETS)),
-            ("hurried", self._config(self._python, replace(BUDGETS, wall_seconds=HURRY_SECONDS))),
-            ("without seccomp", replace(self._config(self._without_seccomp, BUDGETS), optional_layers=optional)),
+            ("hurried", self._config(self._python, replaced(BUDGETS, wall_seconds=HURRY_SECONDS))),
+            ("without seccomp", replaced(self._config(self._without_seccomp, BUDGETS), optional_layers=optional)),
         ):
             self._supervisors[name] = Supervisor(config)
             self._runner.run(self._supervisors[name].open())
@@ -124,7 +125,7 @@ class Arena:
         request = BootRequest(disk=self.host.disk, console=Console(self.host.slave, self.host.slave))
         if kind == PROGRAM:
             words = (json.dumps(order).encode(),)
-            request = replace(request, bootloader=self._program, bootloader_args=words)
+            request = replaced(request, bootloader=self._program, bootloader_args=words)
         error = self._runner.run(_operate(self._supervisors[supervisor], request))
         self._state = self.host.state()
         differences = before.differences(self._state)

@@ -8,7 +8,6 @@ import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,7 @@ from domward.protocol.errors import (
 )
 from domward.protocol.fds import Fd
 from domward.protocol.layers import Layer
+from domward.protocol.records import replaced
 from domward.protocol.schema import Message
 from domward.supervisor import BootRequest, Budgets, Config, Console, Supervisor, paths
 from domward.supervisor.audit.record import Actor, Domain, Event
@@ -404,4 +404,4 @@ def test_requests_with_all_that_can_be_asked_for_can_be_recorded(disk: Path, log
     asked = of(log, "request")["detail"]
     assert (asked["entry"], asked["args"]) == ("\\xff\\x00title", "root=\\xfe")
     assert [*asked] == list(request.described())
-    assert replace(request, console=Console(0, 1)).described()["console"] is True
+    assert replaced(request, console=Console(0, 1)).described()["console"] is True

@@ -15,13 +15,14 @@ from support.planted import planted
 
 from domward.protocol.errors import HelperDied, UsageError
 from domward.protocol.layers import Layer
+from domward.protocol.records import names_of
 from domward.supervisor import BootRequest, Budgets, Config, Supervisor
 
 
 def test_row_26_the_completed_form_has_every_setting_in_plain_values() -> None:
     completed = Config(optional_layers=frozenset({Layer.LANDLOCK}), log_directory=Path("/var/log/domward")).completed()
-    assert completed.keys() == set(Config.__dataclass_fields__)
-    assert completed["budgets"].keys() == set(Budgets.__dataclass_fields__)
+    assert completed.keys() == set(names_of(Config))
+    assert completed["budgets"].keys() == set(names_of(Budgets))
     assert completed["optional_layers"] == ["landlock"]
     assert completed["log_directory"] == "/var/log/domward"
     assert None not in completed["budgets"].values()

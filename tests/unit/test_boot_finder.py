@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +14,7 @@ from domward.helpers.reader.interface import BootEntry, BootMenu, FileRef
 from domward.helpers.reader.selection import choose
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason
+from domward.protocol.records import replaced
 
 KERNEL = FileRef(0, b"/k", 1)
 GRUB = "menuentry grub { linux /k\n}\n"
@@ -148,7 +148,7 @@ class TestChoosing:
         [(b"x" * limits.CMDLINE_BYTES, True), (b"x" * (limits.CMDLINE_BYTES + 1), False), (b"a\0", False)],
     )
     def test_arguments_that_xen_does_not_take_are_refused(self, args: bytes, fits: bool) -> None:
-        menu = menu_with(replace(A, args=args))
+        menu = menu_with(replaced(A, args=args))
         if fits:
             assert choose(menu).args == args
         else:

@@ -12,7 +12,6 @@ import os
 import select
 import tty
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 
 import pytest
 from support.vt100_screen import Vt100Screen
@@ -23,6 +22,7 @@ from domward.helpers.terminal import RESIZED, Key, Terminal
 from domward.helpers.terminal_filter import TerminalFilter
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason, OperationCancelled
+from domward.protocol.records import replaced
 
 UP, DOWN, RIGHT, LEFT, HOME, END = (b"\x1b[" + final for final in (b"A", b"B", b"C", b"D", b"H", b"F"))
 PAGE_UP, PAGE_DOWN, DELETE = b"\x1b[5~", b"\x1b[6~", b"\x1b[3~"
@@ -149,7 +149,7 @@ def menu_of(count: int) -> BootMenu:
 class TestChoosing:
     def test_the_menu_shows_every_entry_and_the_default_reversed(self, console: Console) -> None:
         seen: list[list[str]] = []
-        console.run(replace(MENU, default=1), lambda: seen.append(console.screen.rows), ENTER)
+        console.run(replaced(MENU, default=1), lambda: seen.append(console.screen.rows), ENTER)
         (rows,) = seen
         assert rows[0] == "Boot menu (2 of 4)"
         assert rows[2:6] == [
@@ -229,7 +229,7 @@ class TestChoosing:
 
     def test_without_an_entry_that_can_boot_nothing_is_shown(self, console: Console) -> None:
         with pytest.raises(DiskError) as caught:
-            console.run(replace(MENU, entries=(ENTRIES[2],)))
+            console.run(replaced(MENU, entries=(ENTRIES[2],)))
         assert caught.value.reason is DiskReason.NO_BOOTABLE_ENTRY
 
 
@@ -289,18 +289,18 @@ class TestTimeOut:
         def look() -> None:
             seen.append(console.screen.rows[22])
 
-        choice = console.run(replace(MENU, default=2, timeout=3.0), look, PAUSE, look, PAUSE, look)
+        choice = console.run(replaced(MENU, default=2, timeout=3.0), look, PAUSE, look, PAUSE, look)
         assert choice.entry.title == b"Rescue"  # the default cannot boot: the next
         assert console.now == 1003.0
         assert [text.split(";")[0] for text in seen] == [f"The selected entry starts in {left} s" for left in (3, 2, 1)]
 
     def test_stops_at_the_first_key(self, console: Console) -> None:
-        choice = console.run(replace(MENU, timeout=3.0), PAUSE, DOWN, lambda: None, ENTER)
+        choice = console.run(replaced(MENU, timeout=3.0), PAUSE, DOWN, lambda: None, ENTER)
         assert choice.entry.title == b"Old kernel"
         assert console.now == 1001.0
 
     def test_of_nothing_shows_nothing(self, console: Console) -> None:
-        assert console.run(replace(MENU, timeout=0.0)).entry is ENTRIES[0]
+        assert console.run(replaced(MENU, timeout=0.0)).entry is ENTRIES[0]
         console.look()
         assert console.read == 0
 
@@ -336,7 +336,7 @@ class TestScrolling:
             choice = run_menu(
                 console.slave,
                 console.slave,
-                replace(menu_of(9), timeout=1.0),
+                replaced(menu_of(9), timeout=1.0),
                 columns=columns,
                 rows=rows,
                 clock=lambda: console.now,
@@ -363,7 +363,7 @@ class TestResizing:
         assert choice.entry.title == b"Old kernel"
 
     def test_does_not_stop_the_count(self, console: Console) -> None:
-        choice = console.run(replace(MENU, timeout=5.0), PAUSE, console.resize(60, 20), PAUSE, PAUSE)
+        choice = console.run(replaced(MENU, timeout=5.0), PAUSE, console.resize(60, 20), PAUSE, PAUSE)
         assert (choice.entry.title, console.now) == (b"Debian", 1005.0)
 
     def test_in_the_middle_of_a_key_keeps_the_key(self, console: Console) -> None:
