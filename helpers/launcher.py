@@ -17,9 +17,6 @@ import resource
 import signal
 import socket
 from collections.abc import Callable
-from typing import NoReturn
-
-import setproctitle
 
 from domward.protocol import limits, seccomp
 from domward.protocol.channel import Channel, Received
@@ -37,12 +34,16 @@ from domward.protocol.messages import (
     StepFailed,
 )
 from domward.protocol.privileges import LAUNCHER_KEEPS, privileged_filter
+from domward.protocol.typed import NoReturn
 
 from . import bootloader, datacopier, kernel, program, pty
 from .confinement import Host, StepError, confine, missing_namespaces, namespaces, prepare_roots
+from .extensions import extension
 from .policies import policy_text
 
 CHANNEL_FD = 3
+
+setproctitle = extension("setproctitle", "_setproctitle")
 
 # Exit codes of a helper; what it could say it has said on its channel before.
 EXIT_DONE, EXIT_FAILED, EXIT_BROKEN = 0, 1, 70

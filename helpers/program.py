@@ -25,7 +25,6 @@ import signal
 import stat
 import struct
 import termios
-from typing import NoReturn
 
 from domward.protocol import limits
 from domward.protocol.channel import Channel
@@ -33,6 +32,7 @@ from domward.protocol.errors import ProgramReason
 from domward.protocol.fds import Fd, close_all
 from domward.protocol.messages import ProgramFailed, ProgramRan, RunProgram
 from domward.protocol.schema import Message
+from domward.protocol.typed import NoReturn
 
 from . import paths
 from .program_output import OutputError, parse_output

@@ -37,7 +37,6 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from os import PathLike
 from types import TracebackType
-from typing import TypeVar
 
 from . import control, limits
 from .channel import Channel, Received
@@ -73,6 +72,7 @@ from .errors import (
 from .fds import Fd, close_all
 from .records import frozen
 from .schema import Message
+from .typed import TypeVar
 
 _BY_EXIT_CODE: dict[int, type[DomwardError]] = {
     kind.exit_code: kind

@@ -19,17 +19,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-TYPE_CHECKING = False  # what type checkers take for true, without the cost of loading `typing`
+from .typed import Any, NoReturn, TypeVar, dataclass_transform
 
-if TYPE_CHECKING:
-    from typing import Any, NoReturn, TypeVar, dataclass_transform
-
-    T = TypeVar("T")
-else:
-
-    def dataclass_transform(**_options: object) -> Callable[[object], object]:
-        """Nothing, when running."""
-        return lambda decorator: decorator
+T = TypeVar("T")
 
 
 class _Made:

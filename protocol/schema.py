@@ -16,10 +16,10 @@ from __future__ import annotations
 import contextlib
 import enum
 from collections.abc import Callable, Collection
-from typing import Any, ClassVar, NoReturn, dataclass_transform
 
 from . import wire
 from .errors import ProtocolViolation
+from .typed import Any, ClassVar, NoReturn, dataclass_transform
 
 Check = Callable[[Any], Any]
 

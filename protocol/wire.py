@@ -6,12 +6,11 @@ msgpack decodes the last of duplicate keys and, unasked, timestamps; both are re
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgpack
 
 from . import limits
 from .errors import ProtocolViolation
+from .typed import Any
 
 type_key = "type"
 

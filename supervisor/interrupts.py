@@ -7,9 +7,9 @@ import contextlib
 import signal
 from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
-from typing import Any, TypeVar
 
 from domward.protocol.errors import OperationCancelled
+from domward.protocol.typed import Any, TypeVar
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

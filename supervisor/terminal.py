@@ -12,10 +12,10 @@ import termios
 import tty
 from collections.abc import Iterator
 from types import FrameType
-from typing import Any
 
 from domward.protocol import limits
 from domward.protocol.errors import OperationFailed, UsageError
+from domward.protocol.typed import Any
 
 from . import interrupts
 from .console import Console

@@ -4,10 +4,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
 
 from domward.protocol.errors import DiskError, DiskReason
 from domward.protocol.records import frozen
+from domward.protocol.typed import TypeVar
 
 from .config_budget import ConfigBudget
 from .interface import FileRef, Forest, Tree

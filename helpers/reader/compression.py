@@ -9,12 +9,13 @@ native one panics on damaged input, which writes to stderr and raises no Excepti
 from __future__ import annotations
 
 import contextlib
-import importlib
 import sys
 import zlib
 from types import ModuleType
 
 from domward.protocol.errors import DiskError, DiskReason
+
+from ..extensions import extension
 
 zstandard: ModuleType | None = None
 if sys.version_info >= (3, 14):
@@ -25,7 +26,7 @@ else:
     except ImportError:  # optional, as is the next: without either, such files are refused by name
         zstd = None  # type: ignore[assignment]  # the module is missing
         with contextlib.suppress(ImportError):
-            zstandard = importlib.import_module("zstandard")  # what Debian 12 packages
+            zstandard = extension("zstandard", "backend_c")  # what Debian 12 packages
 
 COMPRESSED_BYTES = 128 << 10  # bytes: the kernel's largest compressed extent, before and after
 _ZLIB, _LZO, _ZSTD = 1, 2, 3

@@ -9,10 +9,10 @@ is one module and one line in `_KINDS`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol, TypeVar
 
 from domward.protocol import limits
 from domward.protocol.errors import DiskError, DiskReason
+from domward.protocol.typed import Any, Protocol, TypeVar
 
 from .btrfs import BtrfsFileSystem
 from .ext import ExtFileSystem

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from typing import TypeVar
 
 from domward.protocol.errors import DiskError, DiskReason, printable
+from domward.protocol.typed import TypeVar
 
 from .bls import load_systemd_boot
 from .config_budget import ConfigBudget

@@ -11,9 +11,9 @@ A caller who knows the format says so (`format`), and nothing is probed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 from domward.protocol.errors import DiskError, DiskReason, UsageError
+from domward.protocol.typed import Protocol
 
 from .interface import Extent
 from .qcow2 import Qcow2Image

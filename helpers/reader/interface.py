@@ -13,9 +13,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterator, Sequence
-from typing import Protocol
 
 from domward.protocol.records import frozen
+from domward.protocol.typed import Protocol
 
 
 @frozen
