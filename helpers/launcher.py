@@ -112,8 +112,8 @@ def _prepare() -> Host:
     prepare_roots()
     _give_up_privileges(refusals)
     # All that is there now goes out of the collector's sight, so that helpers do not copy it by looking at it.
-    gc.collect()
     gc.freeze()
+    gc.enable()
     return Host(landlock_abi, tuple(missing), filters)
 
 

@@ -5,8 +5,11 @@ An isolated interpreter looks for modules where the system's are and nowhere els
 of there (Debian's: /usr/lib/domward). So this finds the package that it lies in itself.
 """
 
+import gc
 import os.path
 import sys
+
+gc.disable()  # until all is loaded: none of it is garbage
 
 _HOME = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 if _HOME not in sys.path:
@@ -14,4 +17,4 @@ if _HOME not in sys.path:
 
 from domward.helpers.launcher import main  # noqa: E402  # found through the path that was set above
 
-sys.exit(main())
+os._exit(main())  # without taking every module apart
