@@ -62,7 +62,7 @@ def begin(work: Callable[[LauncherProcess | None], int], *, confines: bool, ordi
 
 
 def _leave(code: int) -> None:
-    """Ends the process as the interpreter would, but does not take every module apart: that takes as long as starting."""
+    """Ends the process as the interpreter would, without taking every module apart: that takes longer than starting."""
     atexit._run_exitfuncs()
     try:
         for stream in (sys.stdout, sys.stderr):
