@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The one interface to hypervisors: what a backend is given, and what it gives back.
+
+A backend turns a `GuestDescription` and what its bootloader delivered into a guest. The operation (`supervisor/guests`)
+decides everything else: when the bootloader runs, what is audited, what on_poweroff, on_reboot and on_crash mean. A
+backend never parses guest bytes and never reads a path that a helper named.
+
+A guest's states, which only the calls of `Guest` change:
+
+========  =====================================  =====================================================
+state     entered by                             what is true
+========  =====================================  =====================================================
+paused    `Backend.build` returned it            memory and devices are there, no instruction has run
+running   `Guest.unpause`                        it runs
+dead      by itself: `Guest.death` is done       no instruction runs any more; memory and devices may still be
+                                                 there for who wants to look (on_crash="preserve")
+gone      `Guest.destroy`, in any state          nothing is left: no process, domain, uid, fd, file, xenstore node
+========  =====================================  =====================================================
+
+How the backends fit:
+
+- `none` refuses everything: bootloaders run, and their results go to who asked.
+- `qemu` is a process of ours. It is given sealed memfds and the disks' fds; no path at all.
+- `xen` executes xl(1), which takes paths. Kernel and ramdisk are given to it as /proc/self/fd/N of sealed memfds that
+  it inherits (or as root-only files in a folder that the supervisor made, removed with the guest); disks are paths
+  (`GuestDisk.path`), which is why such a backend has `opens_paths` and only root may use it. xl is executed with on_*
+  "preserve" and without its background monitor (-e), paused (-p), since domward watches the domain itself: by
+  @releaseDomain and the domain's state (`hypervisor/xenstore`), so `death` is done as soon as the domain has shut down,
+  and `destroy` is `xl destroy`. `Guest.console` is the pty that xenconsoled made, opened by the path in
+  /local/domain/ID/console/tty; domward's own menu is published there before that exists, with permissions by which
+  the guest can only read.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Protocol
+
+from domward.protocol.errors import HelperError
+from domward.protocol.fds import Fd
+
+from ..audit.record import Detail
+from ..helper import HelperHost
+from ..sinks import SealedFile
+
+
+class Death(enum.Enum):
+    """How a guest came to its end."""
+
+    POWEROFF = "poweroff"  # it switched itself off
+    REBOOT = "reboot"  # it wants to be started anew: its bootloader runs again
+    CRASH = "crash"  # its kernel said so, or the hypervisor had to stop it
+    DESTROYED = "destroyed"  # somebody took it away: `destroy`, or an administrator behind domward's back
+
+
+class Action(enum.Enum):
+    """What on_poweroff, on_reboot and on_crash of xl.cfg(5) may ask for here."""
+
+    DESTROY = "destroy"
+    RESTART = "restart"
+    PRESERVE = "preserve"
+
+
+class GuestType(enum.Enum):
+    """`type` of xl.cfg(5): the kinds of guest that are given a kernel."""
+
+    PV = "pv"
+    PVH = "pvh"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestDisk:
+    """One disk of a guest. `vdev` is its name in the guest, as "xvda"; `image_format` is "raw" or "qcow2".
+
+    `fd` is open for reading, and for writing where `writable`; it stays the caller's and is open as long as the guest
+    is there. None where only root's `path` was given: absolute, from root, for backends that open paths.
+    `block_device` says whether the path or fd is one.
+    """
+
+    vdev: str
+    image_format: str
+    writable: bool
+    block_device: bool = False
+    fd: Fd | None = None
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestDescription:
+    """A guest as its configuration has it: complete, and checked by `guest_config`.
+
+    `name` is at most limits.GUEST_NAME_BYTES of [A-Za-z0-9._+-], and one guest's at a time; `uuid` is in the usual
+    36 characters; `memory_mib` is in MiB; `disks` are at most limits.GUEST_DISKS, the first is the one to boot from.
+    """
+
+    name: str
+    uuid: str
+    memory_mib: int
+    vcpus: int
+    disks: tuple[GuestDisk, ...]
+    type: GuestType = GuestType.PVH
+    on_poweroff: Action = Action.DESTROY
+    on_reboot: Action = Action.RESTART
+    on_crash: Action = Action.DESTROY
+
+    def after(self, death: Death) -> Action:
+        """What is to be done after `death`."""
+        asked = {
+            Death.POWEROFF: self.on_poweroff,
+            Death.REBOOT: self.on_reboot,
+            Death.CRASH: self.on_crash,
+            Death.DESTROYED: Action.DESTROY,
+        }
+        return asked[death]
+
+    def described(self) -> Detail:
+        """What the audit log holds of it: every member, by its name."""
+        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "disks"}
+        disks = [
+            {
+                "vdev": disk.vdev,
+                "format": disk.image_format,
+                "writable": disk.writable,
+                "path": disk.path,
+                "block_device": disk.block_device,
+            }
+            for disk in self.disks
+        ]
+        return told | {"disks": disks}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BootFiles:
+    """What the guest is started with. The files are sealed memfds, hashed, and stay the caller's.
+
+    They are open until `Backend.build` returns, not longer. `command_line` is at most limits.CMDLINE_BYTES, without NUL
+    and control characters.
+    """
+
+    kernel: SealedFile
+    ramdisk: SealedFile | None
+    command_line: bytes
+
+
+class Guest(Protocol):
+    """One guest. Owns all that `Backend.build` made; who has it calls `destroy` in the end, whatever happened."""
+
+    @property
+    def domid(self) -> int | None:
+        """The domain's number; None where the hypervisor has no such thing."""
+
+    @property
+    def described(self) -> Detail:
+        """What the audit log holds of how it is kept: pid, uid, accelerator and the like."""
+
+    @property
+    def console(self) -> Fd:
+        """Its console: read for what it shows, written for keys. This object's, open until `destroy`; raw and 8-bit."""
+
+    async def unpause(self) -> None:
+        """Lets it run. Once. Raises OperationFailed, HypervisorError."""
+
+    async def death(self) -> Death:
+        """Returns how it died once it did, the same to everybody, at once where it is dead already.
+
+        One that is paused can only be DESTROYED. Raises HypervisorError where it ended in a way that tells nothing of
+        the guest (the hypervisor's process was killed, or broke its protocol). Can be cancelled, which changes nothing.
+        """
+
+    async def destroy(self) -> None:
+        """Takes it away, in whatever state, and returns when nothing is left of it. Idempotent; never hangs: each wait
+        has a deadline. Raises OperationFailed, and HypervisorError for what cannot be ended.
+        """
+
+
+class Backend(Protocol):
+    """A hypervisor. Has no state of its own but what `close` lets go of; made by `backends.backend_of`."""
+
+    @property
+    def name(self) -> str:
+        """As in the settings."""
+
+    @property
+    def opens_paths(self) -> bool:
+        """Whether its programs open the disks by their paths with root's rights: then guests are root's alone."""
+
+    def check(self, description: GuestDescription) -> None:
+        """Raises UsageError or RefusedError for what it cannot do, before anything is begun."""
+
+    async def build(self, host: HelperHost, operation: str, description: GuestDescription, boot: BootFiles) -> Guest:
+        """The guest, paused. Where it raises (OperationFailed, HypervisorError) or is cancelled, nothing is left.
+
+        `host` has the configuration, the event layer, the uids and the audit trail of `operation`, its id.
+        """
+
+
+class HypervisorError(HelperError):
+    """A hypervisor's program died, did not answer, or said what it may not: perhaps the guest's doing."""
+
+    code = "hypervisor-failed"
+
+
+#: What is there, for settings and messages.
+BACKENDS: Sequence[str] = ("none", "qemu", "xen")
