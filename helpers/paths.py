@@ -11,6 +11,7 @@ ROOT = "/"
 #: Where the launcher builds its own root: a folder that every Linux has. Nothing below it is written; it is covered.
 STAGING = "/proc"
 LAST_CAPABILITY = "/proc/sys/kernel/cap_last_cap"
+NULL, RANDOM = "/dev/null", "/dev/urandom"
 DEVPTS = "/dev/pts"
 UID_MAP = "/proc/self/uid_map"
 NAMESPACES = "/proc/self/ns"

@@ -95,6 +95,22 @@ XENSTORE_PATH_BYTES = 3072  # bytes: longest absolute path
 XENSTORE_TRIES = 20  # times that a transaction is begun anew after a conflict
 XENSTORE_SECONDS = 10.0  # seconds: a request to its answer, which takes xenstored well below a millisecond
 
+# --- guests ---------------------------------------------------------------------------------------------------------
+GUEST_NAME_BYTES = 64  # bytes: longest name of a guest
+GUEST_CONFIG_BYTES = 64 * KIB  # bytes: one configuration file of a guest; xl's own examples have 2
+GUEST_CONFIG_ITEMS = 64  # words in one list of it
+GUEST_DISKS = 6  # disks: an fd each, and one for the bootloader, in one message
+GUEST_MEMORY_MIB = 16 * 1024 * 1024  # MiB: 16 TiB, the most that Xen gives a guest
+GUEST_VCPUS = 512  # virtual processors: the most that Xen gives a guest
+GUEST_STARTS = 5  # starts of one guest within the next line's time: it reboots in a circle then, and stays off
+GUEST_START_SECONDS = 60.0  # seconds; a kernel alone takes some 2, a real system 10
+GUEST_CONSOLE_CPU = 86_400  # seconds: RLIMIT_CPU of a guest's relay, which copies for as long as the guest lives
+QMP_LINE_BYTES = 64 * KIB  # bytes: longest line of qemu's monitor; those that we ask for have some hundreds
+QMP_BYTES_PER_SECOND = 1 * MIB  # bytes: beyond it a monitor waits, so that it does not keep the loop busy
+QMP_SECONDS = 30.0  # seconds: a command of the monitor to its answer, also on a machine that is busy
+EMULATOR_FDS = 256  # fds: RLIMIT_NOFILE of qemu, which has some 30
+EMULATOR_OUTPUT_BYTES = 4 * KIB  # bytes of what qemu writes on standard error that are kept, the last ones
+
 # --- time -------------------------------------------------------------------------------------------------------
 WALL_SECONDS = 120.0  # seconds: a whole operation
 TERM_GRACE_SECONDS = 1.0  # seconds between SIGTERM and SIGKILL

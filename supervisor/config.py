@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,22 @@ from domward.protocol.records import field, frozen, names_of
 from . import paths
 
 _LARGEST = 2**62
+
+
+class Hypervisor(enum.Enum):
+    """What guests are created with, as in the settings."""
+
+    NONE = "none"
+    QEMU = "qemu"
+
+
+class Accelerator(enum.Enum):
+    """What executes the instructions of a guest in qemu, as in the settings. AUTO is KVM where it works, else TCG."""
+
+    AUTO = "auto"
+    KVM = "kvm"
+    TCG = "tcg"
+
 
 # What the messages and the kernel take; the others are above 0 and up to _LARGEST.
 _RANGES = {"helper_address_space": (limits.MIB, _LARGEST), "helper_cpu_seconds": (1, 86_400)}
@@ -59,6 +76,7 @@ class Config:
     With `audit_alone`, as a daemon wants it, opening is refused while another daemon has the same log.
     `xenstore` is where xenstored listens, /run/xenstored/socket, or the device /dev/xen/xenbus where it runs in another
     domain: an operation that is for a domain then ends with the domain; with None nobody looks.
+    `hypervisor` is what guests are created with, and `accelerator` what executes their instructions in qemu.
     """
 
     uid_base: int = 1_900_000_000
@@ -72,6 +90,8 @@ class Config:
     audit_log: Path | None = None
     audit_alone: bool = False
     xenstore: Path | None = None
+    hypervisor: Hypervisor = Hypervisor.NONE
+    accelerator: Accelerator = Accelerator.AUTO
     logs_kept: int = limits.LOGS_KEPT
     state_directory: Path = paths.STATE_DIRECTORY
     python: Path = paths.PYTHON
@@ -93,6 +113,9 @@ class Config:
             object.__setattr__(self, name, frozenset(getattr(self, name)))  # a set of the caller's could change later
         if type(self.audit_alone) is not bool:
             raise UsageError(f"audit_alone must be True or False, not {self.audit_alone!r}.")
+        for name, kind in (("hypervisor", Hypervisor), ("accelerator", Accelerator)):
+            if not isinstance(getattr(self, name), kind):
+                raise UsageError(f"{name} must be a member of {kind.__name__}, not {getattr(self, name)!r}.")
         for name in ("log_directory", "audit_log", "xenstore", "state_directory", "python"):
             value = getattr(self, name)
             if value is None and name in ("log_directory", "audit_log", "xenstore"):
@@ -111,5 +134,7 @@ class Config:
                 value = sorted(layer.value for layer in value)
             elif isinstance(value, Path):
                 value = str(value)
+            elif isinstance(value, enum.Enum):
+                value = value.value
             found[setting] = value
         return found

@@ -96,13 +96,16 @@ def _remove_oldest(folder: Fd, kept: int) -> None:
 
 
 def find_log(directory: Path, operation: str) -> Fd:
-    """The log of `operation` in `directory`, opened for reading only. Raises OperationFailed where there is none."""
+    """The newest log of `operation` in `directory`, opened for reading only; a guest has one for each start.
+
+    Raises OperationFailed where there is none.
+    """
     try:
         with _open_directory(directory) as folder:
-            for name in os.listdir(folder.fileno()):
-                if _NAME.fullmatch(name) and name.endswith(f"Z-{operation}.log"):
-                    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-                    return Fd(os.open(name, flags, dir_fd=folder.fileno()), "console log")
+            names = [name for name in os.listdir(folder.fileno()) if name.endswith(f"Z-{operation}.log")]
+            for name in sorted(filter(_NAME.fullmatch, names), reverse=True):
+                flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                return Fd(os.open(name, flags, dir_fd=folder.fileno()), "console log")
     except OSError as error:
         raise OperationFailed(
             f"The log directory {printable(str(directory))} cannot be used: {error.strerror}."

@@ -37,16 +37,16 @@ ResultT = TypeVar("ResultT")
 class Operation(Generic[ResultT]):
     """One operation. `body(operation)` does the work and puts what it acquires into `operation.scope`.
 
-    `seconds` is the wall-clock budget of the body, above 0. `conclude` is awaited with the error, or None, once all is
-    released and before anybody sees the completion; where it raises, that is the operation's error. `discard` closes a
-    result that nobody will get because the release of the scope or `conclude` failed.
+    `seconds` is the wall-clock budget of the body, above 0, or None without one. `conclude` is awaited with the error,
+    or None, once all is released and before anybody sees the completion; where it raises, that is the operation's
+    error. `discard` closes a result that nobody will get because the release of the scope or `conclude` failed.
     """
 
     def __init__(
         self,
         name: str,
         body: Callable[[Operation[ResultT]], Awaitable[ResultT]],
-        seconds: float,
+        seconds: float | None,
         discard: Callable[[ResultT], None],
         conclude: Callable[[DomwardError | None], Awaitable[None]] | None = None,
     ) -> None:

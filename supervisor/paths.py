@@ -15,6 +15,13 @@ PYTHON = Path(sys.executable)
 #: What is run to start the launcher: the supervisor's own neighbour, so that both sides are of one version.
 LAUNCHER = Path(__file__).parents[1] / "helpers" / "start_launcher.py"
 
+#: What is run to confine a guest's emulator and to start it; the emulators that are looked for, KVM's device, and the
+#: folder of what a process has open.
+EMULATOR = LAUNCHER.with_name("start_emulator.py")
+QEMU = (Path("/usr/bin/qemu-system-x86_64"), Path("/usr/libexec/qemu-kvm"))
+KVM = "/dev/kvm"
+OPEN_FILES = "/proc/self/fd"
+
 #: The same for an ordinary user: a folder "domward" in that of the login session, else "domward-UID" in the other.
 USER_SESSIONS = Path("/run/user")
 TEMPORARY = Path("/tmp")  # noqa: S108 - only with a name of the user's own there, which is checked to be the user's

@@ -16,12 +16,18 @@ from pathlib import Path
 from types import TracebackType
 
 import domward
-from domward.protocol.errors import ConfinementUnavailable, DomwardError, OperationFailed, UsageError
+from domward.protocol.errors import (
+    ConfinementUnavailable,
+    DomwardError,
+    OperationFailed,
+    RefusedError,
+    UsageError,
+)
 from domward.protocol.fds import Fd
 from domward.protocol.layers import Layer
 from domward.protocol.messages import LauncherReady
 
-from .audit.record import Actor, Event
+from .audit.record import Actor, Domain, Event
 from .audit.trail import AuditTrail, OperationTrail, described, event_of, outcome_of, symbol_of, written
 from .bootloader import BootloaderOperations, BootRequest, BootResult, InspectResult
 from .children import Child
@@ -41,6 +47,7 @@ from .user_namespace import missing_layers
 TYPE_CHECKING = False  # what type checkers take for true, without the cost of loading `typing`
 
 if TYPE_CHECKING:
+    from .guests import GuestRequest, GuestResult
     from .hypervisor.xenstore import Xenstore
 
 _HASH_THREADS = 2  # kernel and ramdisk of one operation at once
@@ -64,7 +71,8 @@ class Supervisor:
         self._leases: UidLeases | None = None
         self._launchers: Launchers | None = None
         self._hashing: ThreadPoolExecutor | None = None
-        self._operations: set[Operation[BootResult] | Operation[InspectResult]] = set()
+        self._operations: set[Operation[BootResult] | Operation[InspectResult] | Operation[GuestResult]] = set()
+        self._guests: dict[str, str] = {}  # the operation of each guest that there is, by the guest's name
         self._stuck: list[Child] = []
         self._unmapped: frozenset[Layer] = frozenset()
         self._closed = False
@@ -225,6 +233,43 @@ class Supervisor:
         self._own(operation)
         return operation
 
+    def guest_operation(self, request: GuestRequest) -> Operation[GuestResult]:
+        """The life of a guest as a new operation: it ends with the guest. To cancel it destroys the guest.
+
+        Raises RefusedError where there is no hypervisor, or a guest of that name; UsageError for what it cannot do.
+        """
+        from .guests import GuestOperation, GuestRequest  # as xenstore: most supervisors have no guests
+        from .hypervisor.backends import backend_of
+
+        if not isinstance(request, GuestRequest):
+            raise UsageError(f"request must be a GuestRequest, not {type(request).__name__}.")
+        self._require_open()
+        if request.console is not None:
+            request.console.require_open()
+        backend = backend_of(self.config.hypervisor, self.config.accelerator)
+        backend.check(request.description)
+        name = request.description.name
+        self._require_unused(name)
+        work = GuestOperation(request, backend, self.trail, self.bootloader_operation, self.host)
+
+        async def body(operation: Operation[GuestResult]) -> GuestResult:
+            self._require_unused(name)  # another may have begun since
+            self._guests[name] = operation.id
+            await trail.record(Event.REQUEST, request.described())
+            return await work.run(operation)
+
+        async def conclude(error: DomwardError | None) -> None:
+            if self._guests.get(name) == operation.id:
+                del self._guests[name]
+            await trail.concluded(error)
+
+        operation = Operation("guest", body, None, lambda _result: None, conclude)
+        trail = self.trail.operation(
+            operation.id, request.actor, Domain(uuid=request.description.uuid, name=request.description.name)
+        )
+        self._own(operation)
+        return operation
+
     @property
     def _launcher(self) -> Launcher | None:
         return self._launchers.current if self._launchers is not None else None
@@ -276,6 +321,15 @@ class Supervisor:
                 return
         raise UsageError("The supervisor belongs to another event loop.")
 
-    def _own(self, operation: Operation[BootResult] | Operation[InspectResult]) -> None:
+    def _require_unused(self, name: str) -> None:
+        if name in self._guests:
+            raise RefusedError(
+                f"There is a guest {name} already.",
+                code="name-taken",
+                operation=self._guests[name],
+                advice="Give this one another name, or destroy that one.",
+            )
+
+    def _own(self, operation: Operation[BootResult] | Operation[InspectResult] | Operation[GuestResult]) -> None:
         self._operations.add(operation)
         operation.on_done(self._operations.discard)

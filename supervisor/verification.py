@@ -286,3 +286,34 @@ _CHECKS: dict[Layer, Callable[[_Helper], str]] = {
     Layer.DUMPABLE: _dumpable,
     Layer.SECCOMP: _seccomp,
 }
+
+
+def verify_emulator(pid: int, uid: int, without: frozenset[Layer]) -> None:
+    """Checks that the guest's emulator `pid`, which runs already, has `uid` and what /proc shows of its layers.
+
+    Those are the layers of `helpers/emulator` but for the ones in `without`. The caller holds its pidfd. Raises
+    ConfinementFailed.
+    """
+    problem = ""
+    try:
+        status, ours = _read_status(pid), Privileges.of(os.getpid())
+        shown = Privileges.shown(status)
+        for layer in (Layer.NETWORK, Layer.IPC, Layer.UTS, Layer.CGROUP):
+            theirs, own = (os.readlink(f"{PROC}/{number}/ns/{NAMESPACE_FILES[layer]}") for number in (pid, os.getpid()))
+            if theirs == own and layer not in without:
+                problem = f"it shares the supervisor's {layer.value}"
+    except OSError as error:
+        problem = f"it could not be looked at: {error.strerror}"
+    else:
+        if status.get("Uid", "").split() != [str(uid)] * 4 or status.get("Gid", "").split() != [str(uid)] * 4:
+            problem = f"its uids are {status.get('Uid')} and its gids {status.get('Gid')}"
+        elif shown.most and Layer.CAPABILITIES not in without:
+            problem = f"it holds {', '.join(capability_names(shown.most))}"
+        elif not shown.no_new_privs and Layer.NO_NEW_PRIVS not in without:
+            problem = "it can gain privileges by executing a program"
+        elif shown.filters <= ours.filters and Layer.SECCOMP not in without:
+            problem = "it has no seccomp filter of its own"
+    if problem:
+        raise ConfinementFailed(
+            f"The confinement of a guest's emulator did not verify: {problem}.", step="emulator", helper=f"qemu {pid}"
+        )

@@ -34,7 +34,6 @@ How the backends fit:
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
@@ -158,7 +157,10 @@ class Guest(Protocol):
 
     @property
     def console(self) -> Fd:
-        """Its console: read for what it shows, written for keys. This object's, open until `destroy`; raw and 8-bit."""
+        """Its console: read for what it shows, written for keys; raw. This object's, until `destroy` at the latest.
+
+        Whoever relays it closes it once the relay has a copy, so that the guest notices where the relay ends.
+        """
 
     async def unpause(self) -> None:
         """Lets it run. Once. Raises OperationFailed, HypervisorError."""
@@ -177,7 +179,7 @@ class Guest(Protocol):
 
 
 class Backend(Protocol):
-    """A hypervisor. Has no state of its own but what `close` lets go of; made by `backends.backend_of`."""
+    """A hypervisor; has no state. Made by `backends.backend_of`, which knows each by its name in the settings."""
 
     @property
     def name(self) -> str:
@@ -201,7 +203,3 @@ class HypervisorError(HelperError):
     """A hypervisor's program died, did not answer, or said what it may not: perhaps the guest's doing."""
 
     code = "hypervisor-failed"
-
-
-#: What is there, for settings and messages.
-BACKENDS: Sequence[str] = ("none", "qemu", "xen")
