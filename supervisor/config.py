@@ -76,7 +76,7 @@ class Config:
     With `audit_alone`, as a daemon wants it, opening is refused while another daemon has the same log.
     `xenstore` is where xenstored listens, /run/xenstored/socket, or the device /dev/xen/xenbus where it runs in another
     domain: an operation that is for a domain then ends with the domain; with None nobody looks.
-    `hypervisor` is what guests are created with, and `accelerator` what executes their instructions in qemu.
+    `backend` is what guests are created with, and `accelerator` what executes their instructions in qemu.
     """
 
     uid_base: int = 1_900_000_000
@@ -90,7 +90,7 @@ class Config:
     audit_log: Path | None = None
     audit_alone: bool = False
     xenstore: Path | None = None
-    hypervisor: Hypervisor = Hypervisor.NONE
+    backend: Hypervisor = Hypervisor.NONE
     accelerator: Accelerator = Accelerator.AUTO
     logs_kept: int = limits.LOGS_KEPT
     state_directory: Path = paths.STATE_DIRECTORY
@@ -113,7 +113,7 @@ class Config:
             object.__setattr__(self, name, frozenset(getattr(self, name)))  # a set of the caller's could change later
         if type(self.audit_alone) is not bool:
             raise UsageError(f"audit_alone must be True or False, not {self.audit_alone!r}.")
-        for name, kind in (("hypervisor", Hypervisor), ("accelerator", Accelerator)):
+        for name, kind in (("backend", Hypervisor), ("accelerator", Accelerator)):
             if not isinstance(getattr(self, name), kind):
                 raise UsageError(f"{name} must be a member of {kind.__name__}, not {getattr(self, name)!r}.")
         for name in ("log_directory", "audit_log", "xenstore", "state_directory", "python"):

@@ -54,7 +54,7 @@ class GuestRequest:
 
     def described(self) -> Detail:
         """What the audit log holds of it."""
-        return {"guest": self.description.described(), "boot": self.boot.described()}
+        return self.boot.described() | {"guest": self.description.described(), "console": self.console is not None}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

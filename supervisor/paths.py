@@ -22,6 +22,13 @@ QEMU = (Path("/usr/bin/qemu-system-x86_64"), Path("/usr/libexec/qemu-kvm"))
 KVM = "/dev/kvm"
 OPEN_FILES = "/proc/self/fd"
 
+#: What qemu calls a set of fds that it was given: no file of the host's.
+QEMU_FD_SET = "/dev/fdset"
+
+#: Our own front end, as xl's configurations name it, and a disk that stands for any.
+FRONT_END = "/usr/bin/domward-bootloader"
+SOME_DISK = "/disk"
+
 #: The same for an ordinary user: a folder "domward" in that of the login session, else "domward-UID" in the other.
 USER_SESSIONS = Path("/run/user")
 TEMPORARY = Path("/tmp")  # noqa: S108 - only with a name of the user's own there, which is checked to be the user's

@@ -9,6 +9,7 @@ A file that is not there counts as empty. Everything else that is wrong raises S
 from __future__ import annotations
 
 import difflib
+import enum
 import grp
 import os
 import re
@@ -25,7 +26,7 @@ from domward.protocol.layers import Layer
 from domward.protocol.records import frozen, names_of
 
 from . import paths
-from .config import Budgets, Config
+from .config import Accelerator, Budgets, Config, Hypervisor
 
 _LARGEST = 2**62
 _DEFAULTS = Config()
@@ -93,6 +94,16 @@ def _layers(value: Any) -> frozenset[Layer]:
     return frozenset(known[name] for name in value)
 
 
+def _member(kind: type[enum.Enum]) -> Callable[[Any], enum.Enum]:
+    def check(value: Any) -> enum.Enum:
+        known = {member.value: member for member in kind}
+        if type(value) is not str or value not in known:
+            raise _WrongError("one of " + ", ".join(f'"{name}"' for name in known))
+        return known[value]
+
+    return check
+
+
 def _budgets() -> Iterator[Key]:
     for budget in names_of(Budgets):
         default = getattr(_DEFAULTS.budgets, budget)
@@ -126,6 +137,8 @@ KEYS: tuple[Key, ...] = (
     Key("files", "log_directory", _optional_path, paths.CONSOLE_LOGS),
     Key("files", "logs_kept", _integer(1, 1_000_000), limits.LOGS_KEPT_BY_DAEMON),
     Key("files", "audit_log", _optional_path, paths.AUDIT_LOG),
+    Key("hypervisor", "backend", _member(Hypervisor), _DEFAULTS.backend),
+    Key("hypervisor", "accelerator", _member(Accelerator), _DEFAULTS.accelerator),
     Key("hypervisor", "xenstore", _optional_path, None),
     Key("metrics", "file", _optional_path, None),
     Key("metrics", "seconds", _seconds(0.1, 86_400.0), 15.0),

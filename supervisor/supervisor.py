@@ -246,7 +246,7 @@ class Supervisor:
         self._require_open()
         if request.console is not None:
             request.console.require_open()
-        backend = backend_of(self.config.hypervisor, self.config.accelerator)
+        backend = backend_of(self.config.backend, self.config.accelerator)
         backend.check(request.description)
         name = request.description.name
         self._require_unused(name)

@@ -262,7 +262,7 @@ def _disk(place: int, disk: GuestDisk, number: int) -> Iterator[str]:
     file = {
         "node-name": f"file{place}",
         "driver": "host_device" if disk.block_device else "file",
-        "filename": f"/dev/fdset/{fd_set}",
+        "filename": f"{paths.QEMU_FD_SET}/{fd_set}",
     }
     image: dict[str, Any] = {"node-name": f"disk{place}", "driver": disk.image_format, "file": file["node-name"]}
     if disk.image_format == "qcow2":

@@ -3,9 +3,9 @@
 
     image = disks.build(tiny_disk(tiny_kernel(folder), then="poweroff"))
 
-What such a guest shows begins with "ready SIZE COMMAND LINE". It then does each line that is typed: "poweroff", "reboot",
-"panic", "flood"; it answers any other with "heard LINE". With `then` it does that at once. `described` is a guest of
-that disk for a supervisor.
+What such a guest shows begins with "ready", the ramdisk's size and the command line. Then it does each line that is
+typed: "poweroff", "reboot", "panic", "flood"; it answers any other with "heard LINE". With `then` it does that at once.
+`guest_of` is a guest of such a disk for a supervisor.
 """
 
 from __future__ import annotations
@@ -18,19 +18,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from support.disks import Disk, Fs, Part
-
 from domward.protocol.fds import Fd
 from domward.supervisor import BootRequest, Config
 from domward.supervisor.config import Accelerator, Hypervisor
 from domward.supervisor.guests import GuestRequest
 from domward.supervisor.hypervisor.interface import GuestDescription, GuestDisk
+from support.disks import Disk, Fs, Part
 
 SOURCE = Path(__file__).with_name("tiny_guest.c")
 RAMDISK = b"\x1f\x8b a ramdisk that nobody unpacks"
 UUID = "5eed0000-0000-4000-8000-0000000000aa"
 #: KVM, where a machine has some, may be of the kind that boots nothing; the same everywhere is what tests want.
-QEMU = Config(hypervisor=Hypervisor.QEMU, accelerator=Accelerator.TCG)
+QEMU = Config(backend=Hypervisor.QEMU, accelerator=Accelerator.TCG)
 _FLAGS = (
     "-m32 -O1 -ffreestanding -fno-pic -fno-pie -fno-stack-protector -fno-asynchronous-unwind-tables -mgeneral-regs-only"
     " -nostdlib -static -no-pie -Wl,-Ttext-segment=0x100000,--build-id=none,-e,start"
@@ -53,10 +52,15 @@ def tiny_disk(kernel: bytes, then: str = "", image: str = "raw") -> Disk:
 
 
 @contextlib.contextmanager
-def guest_of(image: Path, *, writable: bool = False, image_format: str = "raw", **changes: Any) -> Iterator[GuestRequest]:
+def guest_of(
+    image: Path, *, writable: bool = False, image_format: str = "raw", **changes: Any
+) -> Iterator[GuestRequest]:
     """A guest that boots from `image`; `changes` are members of its description."""
     flags = (os.O_RDWR if writable else os.O_RDONLY) | os.O_CLOEXEC
-    with Fd(os.open(image, os.O_RDONLY | os.O_CLOEXEC), "disk") as disk, Fd(os.open(image, flags), "guest's disk") as own:
+    with (
+        Fd(os.open(image, os.O_RDONLY | os.O_CLOEXEC), "disk") as disk,
+        Fd(os.open(image, flags), "guest's disk") as own,
+    ):
         description = GuestDescription(
             name="tiny",
             uuid=UUID,

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
 import socket
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -16,11 +15,9 @@ import pytest
 from support.disks import DiskFactory
 from support.tiny_guests import QEMU, RAMDISK, guest_of, tiny_disk, tiny_kernel
 
-from domward.protocol.errors import DomwardError, OperationCancelled, OperationFailed, RefusedError
 from domward.supervisor import Budgets, Config, Console, Operation, Supervisor
 from domward.supervisor.guests import RUNNING, GuestRequest, GuestResult
-from domward.supervisor.hypervisor.interface import Action, Death, HypervisorError
-from domward.supervisor.verification import Privileges
+from domward.supervisor.hypervisor.interface import Death
 
 SECONDS = 30  # for a machine that is busy
 CONFIG = replace(QEMU, budgets=Budgets(term_grace_seconds=0.3))
