@@ -14,13 +14,13 @@ import os
 import re
 import uuid as uuids
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from domward.protocol import limits
 from domward.protocol.errors import UsageError, printable
+from domward.protocol.records import frozen, names_of
 
 from . import arguments, front_end_arguments, paths, programs
 from .guest_disks import DiskSpec, DiskSpecError, parse_disk
@@ -69,7 +69,7 @@ class GuestConfigError(UsageError):
     code = "guest-config"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class GuestConfig:
     """A configuration, complete and checked. `args` are appended to the entry's; `bootloader` as for BootRequest.
 
@@ -122,7 +122,7 @@ def parse_config(content: bytes, file: str = "configuration") -> GuestConfig:
 # --- syntax -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Token:
     kind: str
     text: str
@@ -340,7 +340,7 @@ class _Settings:
         """What domward-bootloader would take of its options: the entry, the offset, and whether there is a menu."""
         plain = front_end_arguments.parse([paths.SOME_DISK])
         found = self._checked("bootloader_args", lambda: front_end_arguments.parse([*words, paths.SOME_DISK]))
-        for name in plain.__dataclass_fields__:
+        for name in names_of(plain):
             if name not in ("entry", "offset", "interactive") and getattr(found, name) != getattr(plain, name):
                 raise self._error("bootloader_args", "The built-in bootloader takes --entry, --offset and --quiet here")
         return found.entry, found.offset, found.interactive

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from domward.protocol import limits
 from domward.protocol.errors import printable
+from domward.protocol.records import frozen
 
 from .arguments import IMAGE_FORMATS
 
@@ -28,7 +28,7 @@ class DiskSpecError(Exception):
     """A disk that cannot be used; the text says what is wrong, as a sentence without its full stop."""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DiskSpec:
     """A disk: `target` is an absolute path of the host's, `vdev` its name in the guest."""
 

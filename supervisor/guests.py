@@ -13,11 +13,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
 
 from domward.protocol import limits
 from domward.protocol.errors import DomwardError, OperationFailed, UsageError
 from domward.protocol.messages import Copied
+from domward.protocol.records import frozen, replaced
 
 from .audit.record import Actor, Detail, Domain, Event
 from .audit.trail import AuditTrail, OperationTrail
@@ -35,7 +35,7 @@ from .relay import Relay
 BUILD, RUNNING, PRESERVED = "build", "running", "preserved"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class GuestRequest:
     """What to create. `boot` is run at each start; its actor and domain are filled in here. `console` is the guest's
     own: the same as the menu's, where there is one. All fds stay the caller's and are open until the operation is done.
@@ -57,7 +57,7 @@ class GuestRequest:
         return self.boot.described() | {"guest": self.description.described(), "console": self.console is not None}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class GuestResult:
     """How a guest ended by itself: `death` of its last life, and how often it was started."""
 
@@ -120,7 +120,7 @@ class GuestOperation:
         request, description = self._request, self._description
         domain = Domain(uuid=description.uuid, name=description.name)
         trail = self._trail.operation(operation.id, request.actor, domain)
-        booting = self._boot(replace(request.boot, actor=request.actor, domain=domain))
+        booting = self._boot(replaced(request.boot, actor=request.actor, domain=domain))
         booting.on_progress(operation.report)
         try:
             found = await booting.complete()
@@ -135,9 +135,9 @@ class GuestOperation:
             guest = await self._backend.build(host, operation.id, description, boot)
             keeping = _Keeping(guest)
             life.push_async_callback(keeping.release)
-        domain = replace(domain, id=guest.domid)
+        domain = replaced(domain, id=guest.domid)
         trail = self._trail.operation(operation.id, request.actor, domain)
-        host = replace(host, trail=trail)
+        host = replaced(host, trail=trail)
         await keeping.relay_console(host, operation.id, request.console)
         await trail.record(Event.GUEST_UNPAUSE, guest.described)
         await guest.unpause()
@@ -163,8 +163,8 @@ class _Keeping:
         if config.log_directory is not None:
             self._log = open_log(config.log_directory, operation, config.logs_kept)
         self._grace = config.budgets.term_grace_seconds
-        budgets = replace(config.budgets, helper_cpu_seconds=limits.GUEST_CONSOLE_CPU)
-        self._relay = Relay(replace(host, config=replace(config, budgets=budgets)), operation)
+        budgets = replaced(config.budgets, helper_cpu_seconds=limits.GUEST_CONSOLE_CPU)
+        self._relay = Relay(replaced(host, config=replaced(config, budgets=budgets)), operation)
         await self._relay.start(self._guest.console, console, self._log.fd if self._log else None)
         self._guest.console.close()
         self._relaying = asyncio.create_task(self._relay.wait())

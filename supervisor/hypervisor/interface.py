@@ -34,12 +34,12 @@ How the backends fit:
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Protocol
 
 from domward.protocol.errors import HelperError
 from domward.protocol.fds import Fd
+from domward.protocol.records import frozen, names_of
 
 from ..audit.record import Detail
 from ..helper import HelperHost
@@ -70,7 +70,7 @@ class GuestType(enum.Enum):
     PVH = "pvh"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class GuestDisk:
     """One disk of a guest. `vdev` is its name in the guest, as "xvda"; `image_format` is "raw" or "qcow2".
 
@@ -87,7 +87,7 @@ class GuestDisk:
     path: Path | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class GuestDescription:
     """A guest as its configuration has it: complete, and checked by `guest_config`.
 
@@ -117,7 +117,7 @@ class GuestDescription:
 
     def described(self) -> Detail:
         """What the audit log holds of it: every member, by its name."""
-        told = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "disks"}
+        told = {name: getattr(self, name) for name in names_of(self) if name != "disks"}
         disks = [
             {
                 "vdev": disk.vdev,
@@ -131,7 +131,7 @@ class GuestDescription:
         return told | {"disks": disks}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@frozen(kw_only=True)
 class BootFiles:
     """What the guest is started with. The files are sealed memfds, hashed, and stay the caller's.
 

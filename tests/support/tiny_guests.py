@@ -14,11 +14,11 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from domward.protocol.fds import Fd
+from domward.protocol.records import replaced
 from domward.supervisor import BootRequest, Config
 from domward.supervisor.config import Accelerator, Hypervisor
 from domward.supervisor.guests import GuestRequest
@@ -68,4 +68,4 @@ def guest_of(
             vcpus=1,
             disks=(GuestDisk(vdev="xvda", image_format=image_format, writable=writable, fd=own),),
         )
-        yield GuestRequest(description=replace(description, **changes), boot=BootRequest(disk=disk))
+        yield GuestRequest(description=replaced(description, **changes), boot=BootRequest(disk=disk))

@@ -8,19 +8,19 @@ import contextlib
 import os
 import socket
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.disks import DiskFactory
 from support.tiny_guests import QEMU, RAMDISK, guest_of, tiny_disk, tiny_kernel
 
+from domward.protocol.records import replaced
 from domward.supervisor import Budgets, Config, Console, Operation, Supervisor
 from domward.supervisor.guests import RUNNING, GuestRequest, GuestResult
 from domward.supervisor.hypervisor.interface import Death
 
 SECONDS = 30  # for a machine that is busy
-CONFIG = replace(QEMU, budgets=Budgets(term_grace_seconds=0.3))
+CONFIG = replaced(QEMU, budgets=Budgets(term_grace_seconds=0.3))
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +106,7 @@ def stat_of(name: str) -> str:
 def test_a_guest_is_created_from_its_disk_and_ends_when_it_powers_off(disk: Path, screen: Screen) -> None:
     async def play() -> GuestResult:
         with guest_of(disk) as request:
-            async with running(replace(request, console=screen.console)) as (_supervisor, operation):
+            async with running(replaced(request, console=screen.console)) as (_supervisor, operation):
                 await screen.until(b"ready %d quiet console=ttyS0\n" % len(RAMDISK))
                 screen.type(b"hello")
                 await screen.until(b"heard hello")
