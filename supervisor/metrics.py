@@ -11,6 +11,9 @@ domward_helpers_alive                       gauge      helper processes
 domward_clients                             gauge      connections
 domward_refusals                            counter    calls that were refused; code
 domward_violations                          counter    what broke a protocol; source: helper or client
+domward_process_resident_memory_bytes       gauge      of the daemon and its launcher; process
+domward_process_cpu_seconds                 counter    of both, and of all helpers that have ended; process
+domward_process_open_fds                    gauge      of both; process
 domward_event_loop_delay_seconds            histogram  how late the event loop came to a timer
 domward_build                               info       version
 ==========================================  =========  =========================================================
@@ -30,6 +33,7 @@ from domward.protocol.errors import OperationFailed, printable
 from domward.protocol.fds import Fd
 
 from .files import remove_file
+from .usage import Usage
 
 _DURATIONS = (0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)  # seconds
 _DELAYS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5)  # seconds
@@ -82,8 +86,8 @@ class Metrics:
         """A "client" or a "helper" broke the protocol."""
         self._violations[source] += 1
 
-    def text(self, *, live: Mapping[str, int], helpers: int, clients: int) -> str:
-        """Everything; `live` has the operations by state."""
+    def text(self, *, live: Mapping[str, int], helpers: int, clients: int, usage: Mapping[str, Usage]) -> str:
+        """Everything; `live` has the operations by state, `usage` what processes take by their names."""
         lines = [
             *_family("domward_operations", "counter", "Operations that are over."),
             *(
@@ -106,6 +110,22 @@ class Metrics:
             *_counts("domward_refusals_total", "code", self._refusals.items()),
             *_family("domward_violations", "counter", "Messages that broke a protocol."),
             *_counts("domward_violations_total", "source", self._violations.items()),
+            *_family("domward_process_resident_memory_bytes", "gauge", "Memory that is in RAM.", "bytes"),
+            *_counts(
+                "domward_process_resident_memory_bytes",
+                "process",
+                ((name, use.memory) for name, use in usage.items() if use.memory is not None),
+            ),
+            *_family("domward_process_cpu_seconds", "counter", "Processor time.", "seconds"),
+            *_counts(
+                "domward_process_cpu_seconds_total", "process", ((name, use.seconds) for name, use in usage.items())
+            ),
+            *_family("domward_process_open_fds", "gauge", "Descriptors."),
+            *_counts(
+                "domward_process_open_fds",
+                "process",
+                ((name, use.fds) for name, use in usage.items() if use.fds is not None),
+            ),
             *_family("domward_event_loop_delay_seconds", "histogram", "Lateness of timers.", "seconds"),
             *self.loop_delay.lines("domward_event_loop_delay_seconds", {}),
             *_family("domward_build", "info", "The version that runs."),
@@ -122,7 +142,7 @@ def _family(name: str, kind: str, what: str, unit: str = "") -> Iterator[str]:
     yield f"# HELP {name} {what}"
 
 
-def _counts(name: str, label: str, counts: Iterable[tuple[str, int]]) -> Iterator[str]:
+def _counts(name: str, label: str, counts: Iterable[tuple[str, float]]) -> Iterator[str]:
     return (_sample(name, {label: value}, count) for value, count in sorted(counts))
 
 

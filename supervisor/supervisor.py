@@ -275,6 +275,12 @@ class Supervisor:
         return self._launchers.current if self._launchers is not None else None
 
     @property
+    def launcher_pid(self) -> int | None:
+        """The process that makes helpers, where there is one."""
+        launcher = self._launcher
+        return launcher.child.pid if launcher is not None and launcher.alive and launcher.child else None
+
+    @property
     def helpers_alive(self) -> int:
         """How many helpers have a uid at the moment."""
         return self._leases.taken if self._leases is not None else 0

@@ -38,6 +38,7 @@ from ..opening import close_in_thread
 from ..service import Service
 from ..settings import Settings, group_id
 from ..supervisor import Supervisor
+from ..usage import usage_of
 from .calls import CALLS, About, may
 from .connection import Connection
 from .console import ConsoleHub
@@ -363,10 +364,12 @@ class ControlServer:
 
     def metrics_text(self) -> str:
         """The counters, in OpenMetrics form."""
+        launcher = self.supervisor.launcher_pid
         return self.metrics.text(
             live={"waiting": self.operations.waiting, "running": self.operations.running},
             helpers=self.supervisor.helpers_alive,
             clients=len(self._connections),
+            usage=usage_of("daemon", {} if launcher is None else {"launcher": launcher}),
         )
 
     def reload(self) -> None:

@@ -245,7 +245,10 @@ def test_watch_prints_a_line_a_change_on_a_pipe_and_a_table_on_a_terminal(runnin
 
 
 def test_metrics_are_printed(running: RunningDaemon) -> None:
-    assert domward("metrics", "--socket", running.socket).out.endswith("# EOF\n")
+    printed = domward("metrics", "--socket", running.socket).out
+    assert printed.endswith("# EOF\n")
+    for process in ("daemon", "launcher"):
+        assert f'domward_process_resident_memory_bytes{{process="{process}"}} ' in printed
 
 
 def test_a_command_that_is_interrupted_takes_its_operation_with_it(running: RunningDaemon, disk: Path) -> None:

@@ -13,11 +13,13 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from domward.protocol.errors import OperationFailed
 from domward.supervisor.metrics import Metrics, write_textfile
+from domward.supervisor.usage import Usage, usage_of
 
 
 def parsed(metrics: Metrics) -> dict[str, float]:
     """Each sample by its name and labels."""
-    text = metrics.text(live={"waiting": 3, "running": 2}, helpers=4, clients=1)
+    usage = {"daemon": Usage(34 << 20, 1.5, 40), "helpers": Usage(None, 12.25, None)}
+    text = metrics.text(live={"waiting": 3, "running": 2}, helpers=4, clients=1, usage=usage)
     found = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
@@ -50,8 +52,32 @@ def test_what_is_counted() -> None:
     assert found["domward_refusals_total{code=too-many}"] == 1
     assert found["domward_violations_total{source=helper}"] == 1
     assert found["domward_violations_total{source=client}"] == 0
+    assert found["domward_process_resident_memory_bytes{process=daemon}"] == 34 << 20
+    assert found["domward_process_cpu_seconds_total{process=helpers}"] == 12.25
+    assert found["domward_process_open_fds{process=daemon}"] == 40
+    assert "domward_process_open_fds{process=helpers}" not in found
     assert found["domward_event_loop_delay_seconds_bucket{le=0.001}"] == 0
     assert found["domward_event_loop_delay_seconds_bucket{le=0.005}"] == 1
+
+
+def test_what_processes_take_is_what_the_kernel_says() -> None:
+    near, far = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(far)
+        os.read(near, 1)
+        os._exit(0)
+    try:
+        found = usage_of("daemon", {"launcher": child, "gone": 2**22 + 1})
+        status = Path(f"/proc/{child}/status").read_text()
+        assert found.keys() == {"daemon", "helpers", "launcher"}
+        assert found["launcher"].memory == 1024 * int(status.split("VmRSS:")[1].split()[0])
+        assert found["launcher"].fds == len(os.listdir(f"/proc/{child}/fd"))
+        assert found["daemon"].seconds > 0
+    finally:
+        os.close(near)
+        os.close(far)
+        os.waitpid(child, 0)
 
 
 def test_an_empty_daemons_text_is_read_as_well_as_one_with_odd_labels() -> None:
