@@ -5,14 +5,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import psutil
+
+from domward.protocol.records import frozen
 
 HELPERS = "helpers"  # the name under which the processor time of all helpers that have ended stands
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Usage:
     """Of one process: resident memory in bytes, processor time in seconds, open fds; None where it does not apply."""
 

@@ -8,6 +8,7 @@ import hashlib
 import os
 import resource
 import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -91,6 +92,9 @@ def test_reading_a_million_records(on_disk: Path) -> None:
             while file.read(4 * MIB):
                 pass
 
+    def grepped(text: bytes) -> None:
+        subprocess.run(("grep", "-cF", text, path), check=True, stdout=subprocess.DEVNULL)
+
     found: list[int] = []
 
     def shown(wanted: Filter) -> None:
@@ -106,6 +110,9 @@ def test_reading_a_million_records(on_disk: Path) -> None:
         "show --operation": timed(lambda: shown(Filter(operation="boot-000000000007"))),
         "show --event protocol-violation (none)": timed(lambda: shown(Filter(event="protocol-violation"))),
         "show --until (none)": timed(lambda: shown(Filter(until="2020"))),
+        "show --domain (none)": timed(lambda: shown(Filter(domain="db-2"))),
+        "show --outcome ok --until (none)": timed(lambda: shown(Filter(outcome="ok", until="2020"))),
+        "grep -c, one operation": timed(lambda: grepped(b'"operation":"boot-000000000007"')),
     }
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     print(f"\n{records} records, {size / MIB:.0f} MiB, found {found}; peak memory grew by {grown / 1024:.1f} MiB")

@@ -10,10 +10,12 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from support.audit_logs import entry, opened, operation, records, written_log
 from support.audit_schema import SCHEMA, faults, faults_of
 
-from domward.supervisor.audit import export, summary
+from domward.supervisor.audit import candidates, export, summary
 from domward.supervisor.audit.record import Event, Outcome
 from domward.supervisor.audit.selection import Filter, Selected, select
 
@@ -40,6 +42,13 @@ FILTERS: dict[str, tuple[Filter, int]] = {
     "several": (Filter(event="completion", outcome="refused", domain="db-1"), 2),
     "since long ago": (Filter(since="2020-01-01"), 97),
     "until long ago": (Filter(until="2020"), 0),
+    "domain by uuid": (Filter(domain="c0ffee00-0000-4000-8000-000000000007"), 96),
+    "domain by another id": (Filter(domain="77"), 0),
+    "outcome and actor": (Filter(outcome="ok", actor="/usr/bin/domward"), 93),
+    "domain and event": (Filter(domain="7", event="log-opened"), 0),
+    "outcome long ago": (Filter(outcome="ok", until="2020"), 0),
+    "event since long ago": (Filter(event="completion", since="2020", until="2999-12-31T"), 20),
+    "after its own end": (Filter(since="2999", until="2020"), 0),
 }
 
 
@@ -61,6 +70,39 @@ def test_times_are_compared_as_far_as_they_are_given(log: Path) -> None:
     ]
     until = [one.record["time"] for one in select(log, Filter(until=middle))]
     assert until == [time for time in times if time <= middle]
+
+
+TIMES = st.from_regex(r"\A20[0-9]{2}-(0[1-9]|1[0-2])-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]\.[0-9]{6}Z\Z")
+BOUNDS = st.none() | st.builds(lambda time, length: time[:length], TIMES, st.integers(4, 26))
+
+
+@given(times=st.lists(TIMES, max_size=20), since=BOUNDS, until=BOUNDS, near=st.booleans())
+@settings(deadline=None, derandomize=True, max_examples=100)
+def test_times_are_found_by_their_bytes_as_they_are_compared(
+    times: list[str], since: str | None, until: str | None, near: bool
+) -> None:
+    if near and times:  # bounds that share much with a time
+        since, until = since and times[0][: len(since)], until and times[-1][: len(until)]
+    wanted = Filter(since=since, until=until)
+    content = b"".join(b'\n{"seq":%d,"time":"%b","rest' % (number, time.encode()) for number, time in enumerate(times))
+    found = [match.start() for match in wanted.wish().beginning().finditer(content)]
+    assert len(found) == sum(wanted.wants({"time": time}) for time in times)
+
+
+def test_lines_are_found_wherever_the_buffers_end(tmp_path: Path) -> None:
+    path = tmp_path / "log" / "audit.log"
+    path.parent.mkdir(mode=0o750)
+    with opened(path) as log:
+        log.append([one for number in range(500) for one in operation(number)])
+    lines = path.read_bytes().splitlines(keepends=True)
+    assert path.stat().st_size > 2 * candidates.BUFFER_BYTES
+    longer = b'{"seq":1,' + b"x" * 2 * candidates.BUFFER_BYTES + b"\n"  # than any record
+    path.write_bytes(b"".join([*lines[:900], longer, *lines[900:]]).removesuffix(b"\n"))
+    assert len([*select(path, Filter())]) == len(lines)
+    for number in range(0, 500, 7):
+        expected = len(operation(number))
+        assert len([*select(path, Filter(operation=f"boot-{number:012x}"))]) == expected
+    assert len([*select(path, Filter(since="20", event="completion"))]) == 500
 
 
 def test_lines_that_are_no_records_are_passed_over(log: Path) -> None:
