@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import importlib.util
 import os
+import re
+import select
 import shutil
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -117,6 +123,67 @@ def test_commands_values_and_files_are_completed(tmp_path: Path) -> None:
         assert f"{tmp_path}/guest.img" in by("domward", "run", f"{tmp_path}/gue")
         assert by("domward", "inspect", "--j") == {"--json"}
         assert by("domward", "attach", "boot") == {"boot-0123456789ab"}
+
+
+# What a person's own start-up file has, and Ctrl-X, which shows the line as it is and begins another one.
+ZSHRC = """
+PROMPT='ready> '
+fpath=({folder} $fpath)
+autoload -Uz compinit
+compinit -u -D
+shown() {{ zle -I; print -r -- "<$BUFFER>"; zle kill-buffer }}
+zle -N shown
+bindkey '^X' shown
+"""
+
+
+class Zsh:
+    """An interactive zsh on a terminal of its own."""
+
+    def __init__(self, home: Path) -> None:
+        if shutil.which("zsh") is None:
+            pytest.skip("this machine has no zsh")
+        (home / ".zshrc").write_text(ZSHRC.format(folder=FOLDER))
+        self._seen = b""
+        self._master, slave = os.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 50, 250, 0, 0))
+        environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LC_ALL": "C.UTF-8", "TERM": "vt100"}
+        self._process = subprocess.Popen(
+            ("setsid", "--ctty", "--wait", "zsh", "-d", "-i"), stdin=slave, stdout=slave, stderr=slave, env=environment
+        )
+        os.close(slave)
+        self._until(rb"ready> ")
+
+    def completed(self, typed: str) -> str:
+        """What stands on the line after `typed` and the Tab key."""
+        self._seen = b""
+        os.write(self._master, f"{typed}\t\x18".encode())
+        return self._until(rb"<([ -~]*)>\r\n").decode()
+
+    def close(self) -> None:
+        os.write(self._master, b"exit\r")
+        self._process.wait(60)
+        os.close(self._master)
+
+    def _until(self, pattern: bytes) -> bytes:
+        while (found := re.search(pattern, self._seen)) is None:
+            assert select.select([self._master], [], [], 60)[0], f"zsh says no more than {self._seen!r}"
+            self._seen += os.read(self._master, 65536)
+        return found[found.re.groups]
+
+
+def test_zsh_completes_as_a_person_types(tmp_path: Path) -> None:
+    (tmp_path / "guest.img").touch()
+    with contextlib.closing(Zsh(tmp_path)) as zsh:
+        assert zsh.completed("domward insp") == "domward inspect "
+        assert zsh.completed("domward audit ver") == "domward audit verify "
+        assert zsh.completed("domward run --format q") == "domward run --format qcow2 "
+        assert zsh.completed(f"domward run {tmp_path}/gue") == f"domward run {tmp_path}/guest.img "
+        assert zsh.completed("domward inspect --j") == "domward inspect --json "
+        assert zsh.completed("domward run --deta") == "domward run --detach "
+        assert zsh.completed("domward attach boot") == "domward attach boot-0123456789ab "
+        assert zsh.completed("domwardd --check") == "domwardd --check-config "
+        assert zsh.completed("domward nothing-such") == "domward nothing-such"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
