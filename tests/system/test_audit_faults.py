@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,7 @@ from support.audit_logs import events, opened, operation, records, written_log
 from support.commands import COMMAND, domward
 
 from domward.protocol.errors import AuditUnavailable
+from domward.protocol.fds import Fd
 from domward.supervisor import BootRequest, Config, Supervisor
 from domward.supervisor.audit.log import AuditLog
 from domward.supervisor.audit.verify import verify
@@ -135,6 +138,28 @@ def test_a_disk_that_does_not_take_what_was_written_refuses_everything_after(tmp
                 (below / "filler").unlink()
                 with pytest.raises(AuditUnavailable, match=r"\((EIO|ENOSPC)\)"):  # nobody knows what the disk holds
                     log.append(operation(200))
+
+
+def test_a_disk_that_fails_refuses_everything_after(disk: Path, tmp_path: Path) -> None:
+    """ext4 on a loop device on a memfd, which is then sealed: from that moment each write to the device is EIO."""
+    with Fd(os.memfd_create("disk", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "disk") as medium:
+        os.ftruncate(medium.fileno(), 16 << 20)
+        image = f"/proc/{os.getpid()}/fd/{medium.fileno()}"
+        command("mkfs.ext4", "-q", "-F", "-O", "^has_journal", "-E", "lazy_itable_init=0,nodiscard", image)
+        with mounted(tmp_path / "mnt", "-o", "loop,errors=continue", image) as folder:
+            path = written_log(folder / "audit.log", 1)
+            command("sync", "-f", folder)
+            fcntl.fcntl(medium, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE)
+            with opened(path) as log:
+                with pytest.raises(AuditUnavailable, match=r"\(EIO\)"):
+                    log.append(operation(1))
+                written = path.stat().st_size
+                with pytest.raises(AuditUnavailable, match=r"\(EIO\)"):  # nobody knows what the disk holds
+                    log.append(operation(2))
+                assert path.stat().st_size == written
+            ran = domward("run", disk, "--output-dir", tmp_path / "out", "--audit-log", path)
+            assert "EIO" in ran.error("audit-unavailable")
+            assert not (tmp_path / "out").exists()
 
 
 def test_two_daemons_of_one_log_are_one_too_many(disk: Path, tmp_path: Path) -> None:
