@@ -71,6 +71,10 @@ def add_to(commands: argparse._SubParsersAction[Any]) -> None:
         "--checkpoints", metavar="FILE", type=Path, action="append", default=[], help="checkpoints kept elsewhere"
     )
 
+    resume = below.add_parser("resume", help="go on with a log of which records are gone", allow_abbrev=False)
+    resume.set_defaults(action=_resume)
+    resume.add_argument("file", metavar="FILE", type=Path, nargs="?", help="the log (default: this host's)")
+
     sign = below.add_parser("sign", help="sign a checkpoint of a log", allow_abbrev=False)
     sign.set_defaults(action=_sign)
     sign.add_argument("--key", metavar="FILE", type=Path, required=True, help="the private key, of ssh-keygen")
@@ -291,6 +295,31 @@ def _sign(options: argparse.Namespace) -> int:
     _write(options.output.with_name(options.output.name + ".sig"), iter([signature.decode("ascii")]))
     _write(options.output, iter([checkpoint.text() + "\n"]))
     print_result([f"signed   record {checkpoint.seq} of chain {checkpoint.chain}"])
+    return 0
+
+
+# --- resume -------------------------------------------------------------------------------------------------------
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from .audit.log import AuditLog
+    from .audit.mirrors import Mirrors
+    from .audit.record import Actor, Event
+
+    path = default_log() if options.file is None else Path.cwd() / options.file
+    if not any(os.path.lexists(path.with_name(path.name + end)) for end in ("", ".head")):
+        raise OperationFailed(f"There is no audit log {printable(str(path))}.", advice="Check the path.")
+    log = AuditLog(path, Actor.this_process())
+    try:
+        records = log.resume()
+        if records:
+            mirrors = Mirrors()
+            mirrors.send(log, records)
+            mirrors.send(log, ())
+    finally:
+        log.close()
+    gone = [one.place.seq for one in records if one.event is Event.LOG_DAMAGED]
+    print_result([f"resumed  record {gone[0]} says that others are gone" if gone else "No record is missing."])
     return 0
 
 

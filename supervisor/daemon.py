@@ -19,6 +19,7 @@ import resource
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn
 
@@ -28,6 +29,7 @@ from domward.protocol.fds import Fd
 from domward.protocol.records import replaced
 
 from . import paths
+from .config import Config
 from .control.server import ControlServer
 from .orphans import end_orphans
 from .privileges import RUNNING_PROGRAMS, give_up
@@ -38,6 +40,7 @@ from .supervisor import Supervisor
 
 _LOG = logging.getLogger("domward.daemon")
 _WANTED_FDS = 65_536  # some 8 an operation, and a few a client
+_POSITION = "audit-"  # and a part of the hash of a log's path: the name of a stored fd
 _PRIORITY = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
 
 
@@ -157,9 +160,31 @@ class _Daemon:
                 _LOG.warning("helper %d had outlived its supervisor: ended", pid)
             if config.log_directory is not None:
                 _make_parent(config.log_directory)
-            async with Supervisor(config) as supervisor:
-                self._supervisor = supervisor
-                await self._serve(supervisor)
+            with self._audit_position(config) as position:
+                async with Supervisor(config, audit_position=position) as supervisor:
+                    self._supervisor = supervisor
+                    await self._serve(supervisor)
+
+    @contextlib.contextmanager
+    def _audit_position(self, config: Config) -> Iterator[Fd | None]:
+        """Where the audit log's last place is kept over a restart: a memfd of which systemd has a copy.
+
+        The name says which log it is of: the settings may name another one by now.
+        """
+        if config.audit_log is None or not self._service.address:
+            yield None
+            return
+        name = _POSITION + sha256(os.fsencode(config.audit_log)).hexdigest()[:16]
+        stored = self._service.take(_POSITION)
+        kept = stored.pop(name.removeprefix(_POSITION), None)
+        for other, fd in stored.items():
+            fd.close()
+            self._service.forget(_POSITION + other)
+        if kept is None:
+            kept = _new_position()
+            self._service.store(name, kept)
+        with kept:
+            yield kept
 
     async def _serve(self, supervisor: Supervisor) -> None:
         loop = asyncio.get_running_loop()
@@ -217,6 +242,13 @@ class _Daemon:
         self._settings = settings
         _LOG.info("settings read: %s", ", ".join(printable(str(file)) for file in settings.read) or "none there")
         return settings
+
+
+def _new_position() -> Fd:
+    try:
+        return Fd(os.memfd_create("domward-audit-position", os.MFD_CLOEXEC), "position in the audit log")
+    except OSError as error:
+        raise OperationFailed(f"The audit log's position cannot be kept: {error.strerror}.") from error
 
 
 def _make_parent(directory: Path) -> None:

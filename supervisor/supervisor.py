@@ -57,13 +57,21 @@ class Supervisor:
     """Runs operations.
 
     `config` None takes the embedded default. `process` is a launcher that was started beforehand, to save time.
+    `audit_position` is a file of the caller's that keeps the audit log's last place (`audit.log`).
     """
 
-    def __init__(self, config: Config | None = None, process: LauncherProcess | None = None) -> None:
+    def __init__(
+        self,
+        config: Config | None = None,
+        process: LauncherProcess | None = None,
+        *,
+        audit_position: Fd | None = None,
+    ) -> None:
         if config is not None and not isinstance(config, Config):
             raise UsageError(f"config must be a Config, not {type(config).__name__}.")
         self.config = config or Config()
         self._process = process
+        self._audit_position = audit_position
         self._birthplace = Birthplace()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: Events | None = None
@@ -99,7 +107,9 @@ class Supervisor:
             raise UsageError("A supervisor is opened once.")
         self._birthplace = Birthplace()  # its thread is the one in which it is opened
         self._loop = asyncio.get_running_loop()
-        trail = self._trail = AuditTrail(self.config.audit_log, alone=self.config.audit_alone)
+        trail = self._trail = AuditTrail(
+            self.config.audit_log, alone=self.config.audit_alone, position=self._audit_position
+        )
         try:
             await self._open(trail)
         except DomwardError as error:

@@ -20,6 +20,7 @@ _domward() {
         "audit verify") path="audit verify" ;;
         "audit show") path="audit show" ;;
         "audit report") path="audit report" ;;
+        "audit resume") path="audit resume" ;;
         "audit sign") path="audit sign" ;;
         esac
         index=$((index + 1))
@@ -88,10 +89,11 @@ _domward() {
         "watch") options='-h --help --socket' value='' ;;
         "metrics") options='-h --help --socket' value='' ;;
         "doctor") options='-h --help --optional-layer --json' value='' ;;
-        "audit") options='-h --help' value='verify show report sign' ;;
+        "audit") options='-h --help' value='verify show report resume sign' ;;
         "audit verify") options='-h --help --checkpoints --signed --allowed-signers --signer --json' value='files' ;;
         "audit show") options='-h --help --since --until --domain --actor --outcome --event --operation --json --ocsf --cef' value='files' ;;
         "audit report") options='-h --help --output --since --until --checkpoints' value='files' ;;
+        "audit resume") options='-h --help' value='files' ;;
         "audit sign") options='-h --help --key --output' value='files' ;;
         esac
     fi

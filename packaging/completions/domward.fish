@@ -4,7 +4,7 @@ function __domward_at -d 'Whether the line so far leads to these commands, and n
     set -l path ''
     for word in (commandline -opc)[2..-1]
         set -l longer (string trim -- "$path $word")
-        contains -- $longer 'run' 'inspect' 'list' 'show' 'wait' 'attach' 'cancel' 'log' 'watch' 'metrics' 'doctor' 'audit' 'audit verify' 'audit show' 'audit report' 'audit sign'; and set path $longer
+        contains -- $longer 'run' 'inspect' 'list' 'show' 'wait' 'attach' 'cancel' 'log' 'watch' 'metrics' 'doctor' 'audit' 'audit verify' 'audit show' 'audit report' 'audit resume' 'audit sign'; and set path $longer
     end
     test "$path" = "$argv"
 end
@@ -91,6 +91,7 @@ complete -c domward -n '__domward_at doctor' -l json -d 'print one object for pr
 complete -c domward -n '__domward_at audit' -a verify -d 'find whatever was done to a log'
 complete -c domward -n '__domward_at audit' -a show -d 'list records'
 complete -c domward -n '__domward_at audit' -a report -d 'write one HTML page for a reviewer'
+complete -c domward -n '__domward_at audit' -a resume -d 'go on with a log of which records are gone'
 complete -c domward -n '__domward_at audit' -a sign -d 'sign a checkpoint of a log'
 complete -c domward -n '__domward_at audit' -s h -l help -d 'show this help message and exit'
 complete -c domward -n '__domward_at audit verify' -s h -l help -d 'show this help message and exit'
@@ -118,6 +119,8 @@ complete -c domward -n '__domward_at audit report' -l since -x -d 'from this tim
 complete -c domward -n '__domward_at audit report' -l until -x -d 'up to this time, and all that begins with it'
 complete -c domward -n '__domward_at audit report' -l checkpoints -r -F -d 'checkpoints kept elsewhere'
 complete -c domward -n '__domward_at audit report' -F
+complete -c domward -n '__domward_at audit resume' -s h -l help -d 'show this help message and exit'
+complete -c domward -n '__domward_at audit resume' -F
 complete -c domward -n '__domward_at audit sign' -s h -l help -d 'show this help message and exit'
 complete -c domward -n '__domward_at audit sign' -l key -r -F -d 'the private key, of ssh-keygen'
 complete -c domward -n '__domward_at audit sign' -l output -r -F -d 'the checkpoint; and FILE.sig'

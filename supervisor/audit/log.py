@@ -10,8 +10,9 @@ States: closed -> open -> closed or broken. The first `append` opens; by cases, 
 - the disk does not confirm (fdatasync): broken, because nobody knows what it then holds
 
 A broken log refuses every record until its supervisor is opened anew. What a crash left unfinished stays in the file as
-a line of its own, and a `log-recovered` record says so; a head file that knows a later record than the log has (see
-`head`) gives a `log-damaged` record.
+a line of its own, and a `log-recovered` record says so. Where the head file (see `head`), or what a daemon before this
+one has left, knows of a record that the log has not, the log is not gone on with, until somebody says so: `resume`
+puts a `log-damaged` record there.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import grp
 import os
 import stat
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -43,6 +44,7 @@ STEP_BACK = 2_000_000_000  # nanoseconds: less than this is no step of the clock
 
 _FILE_MODE = 0o640
 _FOLDER_MODE = 0o750
+_RESUME = "Keep what is there for a look; 'domward audit resume' then goes on, and records that."
 _REPLACED = "Keep what is there for a look, and start anew."
 
 
@@ -56,16 +58,27 @@ class Written:
 
 
 class AuditLog:
-    """The log at `path`. Not thread-safe: one thread uses it. `alone` is a daemon's: no other daemon may have it."""
+    """The log at `path`. Not thread-safe: one thread uses it. `alone` is a daemon's: no other daemon may have it.
+
+    `position` is a file of the caller's, in which the chain's last place is written after each write as well.
+    """
 
     def __init__(
-        self, path: Path, actor: Actor, *, alone: bool = False, file_bytes: int = limits.AUDIT_FILE_BYTES
+        self,
+        path: Path,
+        actor: Actor,
+        *,
+        alone: bool = False,
+        file_bytes: int = limits.AUDIT_FILE_BYTES,
+        position: Fd | None = None,
     ) -> None:
         self.path = path
         self.chain = ""
         self._actor = actor
         self._alone = alone
         self._file_bytes = file_bytes
+        self._position = None if position is None else HeadFile(position)
+        self._resumes = False
         self._boot = boot_id()
         self._folder: Fd | None = None
         self._lock: LogLock | None = None
@@ -87,13 +100,29 @@ class AuditLog:
         """
         if self._broken is not None:
             raise self._error(self._broken.sentence, self._broken.advice)
+
+        def write() -> None:
+            if self._tail.size >= self._file_bytes:
+                self._rotate()
+            self._write([piece for entry in entries for piece in self._with_clock(entry)])
+
+        return self._locked(write)
+
+    def resume(self) -> list[Written]:
+        """Goes on although records are gone, which the log then tells. Returns the records; none where all is there.
+
+        Raises AuditUnavailable.
+        """
+        self._resumes = True
+        return self._locked(lambda: None)
+
+    def _locked(self, work: Callable[[], None]) -> list[Written]:
+        """Does `work` on the log as it is now, under the lock; returns what was written."""
         try:
             self._pending = []
             with self._open_lock().held():
                 self._prepare()
-                if self._tail.size >= self._file_bytes:
-                    self._rotate()
-                self._write([piece for entry in entries for piece in self._with_clock(entry)])
+                work()
                 return self._pending
         except OSError as error:
             self._close_file()
@@ -175,31 +204,45 @@ class AuditLog:
             self._head = HeadFile(self._open_file(f"{self.path.name}.head", 0))
         known = self._head.read()
         new = self._stat_path() is None
+        lost = self._lost(known, None) if new else None  # looked at first: what is refused leaves no new file
         self._file = self._open_file(self.path.name, os.O_APPEND)
         if new:
             os.fsync(self._folder.fileno())
         tail = self._tail_of(self._file)
         found = None
         if tail.place.seq == 0:
+            lost = lost or self._lost(known, None)
             self._tail = tail
-            self._begin(known)
-            damaged = known is not None and self._rotated_at(known) is None
+            self._begin(known or lost)
         else:
             self.chain = chain_of(self._file)
             if not self.chain:
                 self._broken = self._error(f"The audit log {self._shown} has no beginning.", _REPLACED)
                 raise self._broken
             found = {"seq": tail.place.seq, "hash": tail.place.hash}
-            damaged = known is not None and not self._holds(known, tail.place)
+            lost = self._lost(known, Checkpoint(self.chain, tail.place.seq, tail.place.hash, ""))
             self._go_on_after(tail)
-        if known is not None and damaged:
-            self._note(Event.LOG_DAMAGED, Outcome.FAILED, {"expected": _named(known), "found": found})
+        if lost is not None:
+            self._note(Event.LOG_DAMAGED, Outcome.FAILED, {"expected": _named(lost), "found": found})
 
-    def _holds(self, known: Checkpoint, place: Place) -> bool:
-        """Whether the head file's last word still holds: it may be behind where a writer was killed, never ahead."""
-        if known.chain != self.chain or known.seq > place.seq:
-            return False
-        return known.seq < place.seq or known.hash == place.hash
+    def _lost(self, head: Checkpoint | None, end: Checkpoint | None) -> Checkpoint | None:
+        """What is known to have been written and is not in a log that ends with `end` (None: a log that begins).
+
+        Raises AuditUnavailable for it, but where the log is to be gone on with.
+        """
+        if end is None and head is not None and self._rotated_at(head) is not None:
+            end = head
+        kept = self._position.read() if self._position is not None else None
+        for known in (head, kept):
+            if known is not None and (end is None or not _holds(known, end)):
+                if self._resumes:
+                    return known
+                now = "it is gone" if end is None else f"it ends with record {end.seq} of chain {end.chain}"
+                raise self._error(
+                    f"The audit log {self._shown} ended with record {known.seq} of chain {known.chain}, and now {now}.",
+                    _RESUME,
+                )
+        return None
 
     def _open_file(self, name: str, how: int) -> Fd:
         """Opens `name` in the folder, or makes it with its mode and group. Raises AuditUnavailable, OSError."""
@@ -352,6 +395,8 @@ class AuditLog:
         self._pending += lines
         assert self._head is not None
         self._head.write(self.checkpoint)
+        if self._position is not None:
+            self._position.write(self.checkpoint)
 
     def _raw(self, data: bytes) -> None:
         assert self._file is not None
@@ -391,6 +436,13 @@ def _let_auditors(new: Fd, mode: int) -> None:
         with contextlib.suppress(KeyError):
             os.fchown(new.fileno(), 0, grp.getgrnam(AUDIT_GROUP).gr_gid)
     os.fchmod(new.fileno(), mode)
+
+
+def _holds(known: Checkpoint, end: Checkpoint) -> bool:
+    """Whether a log that ends with `end` can have had `known`, which may be behind where a writer was killed."""
+    if known.chain != end.chain or known.seq > end.seq:
+        return False
+    return known.seq < end.seq or known.hash == end.hash
 
 
 def _named(checkpoint: Checkpoint) -> Detail:

@@ -49,13 +49,13 @@ _UNNAMED_MEMORY = 0  # links of a memfd, which no folder names
 class AuditTrail:
     """The records of one supervisor; those of one operation go through `operation`."""
 
-    def __init__(self, path: Path | None, *, alone: bool = False) -> None:
-        """`path` None writes nothing. `alone` is for a daemon: the log refuses a second one."""
+    def __init__(self, path: Path | None, *, alone: bool = False, position: Fd | None = None) -> None:
+        """`path` None writes nothing. `alone` and `position` are for a daemon: see `log.AuditLog`."""
         self._writer: Writer | None = None
         if path is not None:
             self.actor = Actor.this_process()
             self._boot = boot_id()
-            self._writer = Writer(AuditLog(path, self.actor, alone=alone), Mirrors().send)
+            self._writer = Writer(AuditLog(path, self.actor, alone=alone, position=position), Mirrors().send)
 
     @property
     def active(self) -> bool:

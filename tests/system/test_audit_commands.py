@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from support.audit_logs import opened, operation, records, written_log
+from support.audit_schema import faults
 from support.commands import domward
 
 from domward.supervisor.audit.log import Written
@@ -46,6 +47,23 @@ def test_verify_says_what_is_there_and_what_was_done_to_it(log: Path) -> None:
             "what": "The line is not what was written: its hash is another one.",
         }
     ]
+
+
+def test_a_log_of_which_records_are_gone_stops_every_run_until_somebody_resumes_it(disk: Path, tmp_path: Path) -> None:
+    path = tmp_path / "log" / "audit.log"
+    domward("audit", "resume", path).error("failed")
+    assert list(tmp_path.iterdir()) == []
+    written_log(path, 2)
+    assert domward("audit", "resume", path).out == "No record is missing.\n"
+    path.unlink()
+    ran = domward("run", disk, "--output-dir", tmp_path / "out", "--audit-log", path)
+    assert "'domward audit resume'" in ran.error("audit-unavailable")
+    assert not (tmp_path / "out").exists()
+    assert domward("audit", "resume", path).out == "resumed  record 13 says that others are gone\n"
+    (damaged,) = (record for record in records(path) if record["event"] == "log-damaged")
+    assert faults(damaged) == []
+    assert damaged["actor"]["pid"] > 0
+    assert domward("run", disk, "--audit-log", path).code == 0
 
 
 def test_show_lists_what_the_options_want_in_each_form(log: Path) -> None:

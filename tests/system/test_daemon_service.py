@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import socket
@@ -126,6 +127,38 @@ def test_a_console_outlives_a_daemon_that_is_killed(folder: Path, disk: Path) ->
                 shown_by(client, operation, b"Debian GNU/Linux")
         finally:
             os.close(kept)
+
+
+def test_the_position_in_the_audit_log_outlives_a_restart(folder: Path) -> None:
+    log = folder / "audit" / "audit.log"
+    settings = {"files": {"audit_log": str(log)}}
+    kept = -1
+    try:
+        with daemon(folder, settings) as running:
+            ((name, number),) = running.notices.stored.items()
+            assert name.startswith("audit-")
+            kept = high_number(number)
+        restarted = activated(kept, name)
+        with daemon(folder, settings, **restarted):  # type: ignore[arg-type]
+            pass
+        last = json.loads(log.read_bytes().splitlines()[-1])
+        position = json.loads(os.pread(kept, 256, 0))
+        assert (position["seq"], position["hash"]) == (last["seq"], last["hash"])
+        for file in log.parent.iterdir():  # the log and all that is beside it
+            file.unlink()
+        command = (*restarted["before"], sys.executable, "-I", "-m", "domward.supervisor.daemon", "--config")  # type: ignore[misc]
+        notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        with notified:
+            notified.bind(str(folder / "manager"))
+            done = subprocess.run(
+                (*command, folder / "domward.toml"), capture_output=True, text=True, pass_fds=(kept,), check=False,
+                env={"PATH": os.environ["PATH"], "NOTIFY_SOCKET": str(folder / "manager")}, timeout=SECONDS,
+            )  # fmt: skip
+        assert done.returncode == 1
+        assert f"domwardd: audit-unavailable: The audit log {log} ended with record {last['seq']} " in done.stderr
+        assert not log.exists()
+    finally:
+        os.close(kept)
 
 
 def test_a_stored_fd_that_holds_nonsense_is_let_go(folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -14,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.audit_logs import entry, events, opened, operation, records, written_log
+from support.audit_logs import ACTOR, entry, events, opened, operation, records, written_log
 
 from domward.protocol import limits
 from domward.protocol.errors import AuditUnavailable
+from domward.protocol.fds import Fd
 from domward.supervisor.audit import record as record_module
 from domward.supervisor.audit.head import Checkpoint
+from domward.supervisor.audit.log import AuditLog
 from domward.supervisor.audit.record import Event
 from domward.supervisor.audit.verify import verify
 
@@ -331,26 +334,72 @@ def test_a_log_that_is_tampered_with_under_its_writer_is_refused_from_then_on(pa
                 log.append(operation(number))
 
 
-def test_a_log_that_was_deleted_between_runs_goes_on_and_says_so(path: Path) -> None:
+def refused_until_resumed(path: Path) -> None:
+    """The log is not gone on with, and nothing is written, until somebody wants it."""
+    before = {file.name: file.read_bytes() for file in path.parent.iterdir()}
+    with opened(path) as log:
+        for _ in range(2):
+            with pytest.raises(AuditUnavailable, match="ended with record 16 of chain") as caught:
+                log.append(operation(0))
+            assert "domward audit resume" in caught.value.advice
+    assert {file.name: file.read_bytes() for file in path.parent.iterdir()} == before
+    with opened(path) as log:
+        assert "log-damaged" in [one.event.value for one in log.resume()]
+    with opened(path) as log:
+        assert log.resume() == []
+    written_log(path, 1)
+
+
+def test_a_log_that_was_deleted_between_runs_is_refused_until_it_is_resumed(path: Path) -> None:
     written_log(path, 3)
     last = records(path)[-1]
     path.unlink()
-    written_log(path, 1)
+    refused_until_resumed(path)
     assert events(path)[:2] == ["log-opened", "log-damaged"]
     first, damaged = records(path)[:2]
     assert (first["seq"], first["prev"]) == (last["seq"] + 1, last["hash"])
     assert damaged["detail"] == {"expected": {"seq": last["seq"], "hash": last["hash"]}, "found": None}
+    assert damaged["actor"]["uid"] == 0
     assert "damaged" in [problem.kind.value for problem in verify([path]).all_problems()]
 
 
-def test_a_tail_that_was_cut_between_runs_is_told_of(path: Path) -> None:
+def test_a_tail_that_was_cut_between_runs_is_refused_until_it_is_resumed(path: Path) -> None:
     written_log(path, 3)
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:-2]))
     assert [problem.kind.value for problem in verify([path]).all_problems()] == ["cut-off"]
-    written_log(path, 1)
+    refused_until_resumed(path)
     assert "log-damaged" in events(path)
     assert not verify([path]).whole
+
+
+def test_a_log_that_was_emptied_between_runs_is_refused_until_it_is_resumed(path: Path) -> None:
+    written_log(path, 3)
+    path.write_bytes(b"")
+    refused_until_resumed(path)
+    assert events(path)[:2] == ["log-opened", "log-damaged"]
+
+
+def test_a_position_that_was_kept_elsewhere_finds_a_log_that_was_replaced_with_its_head(path: Path) -> None:
+    with Fd(os.memfd_create("position"), "position") as position:
+
+        def log() -> AuditLog:
+            return AuditLog(path, ACTOR, position=position)
+
+        path.parent.mkdir(mode=0o750, exist_ok=True)
+        for number in range(2):
+            with contextlib.closing(log()) as first:
+                first.append(operation(number))
+        written_log(path, 1)  # somebody else's records, after which it goes on
+        with contextlib.closing(log()) as again:
+            again.append(operation(3))
+        for file in path.parent.iterdir():
+            file.unlink()
+        with contextlib.closing(log()) as gone, pytest.raises(AuditUnavailable, match="and now it is gone"):
+            gone.append(operation(4))
+        written_log(path, 30)
+        with contextlib.closing(log()) as other, pytest.raises(AuditUnavailable, match="and now it ends with record"):
+            other.append(operation(4))
 
 
 @pytest.mark.parametrize("kind", ["link", "folder", "fifo", "writable", "hard-link"])
