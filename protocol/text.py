@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 _DELETE = 0x7F
+_PLAIN, _PLAIN_BYTES = re.compile(r"[ -~]*"), re.compile(rb"[ -~]*")  # what is printable already
+_CONTROL = re.compile(rb"[\x00-\x1f\x7f]")
 # What ends a row or only decorates it, of the sequences that draw a menu: those that helpers/terminal_filter passes,
 # and character sets, modes and scroll regions, with which curses begins.
 _DRAWS = re.compile(
@@ -23,9 +25,14 @@ _LONGEST_ROW = 4096  # bytes of output that come without an end of a row before 
 def printable(text: object) -> str:
     """`text` as a single line that cannot drive a terminal: all but printable ASCII becomes \\xNN or \\uNNNN."""
     if isinstance(text, bytes):
+        if _PLAIN_BYTES.fullmatch(text):
+            return text.decode("ascii")
         return "".join(chr(b) if 0x20 <= b < _DELETE else f"\\x{b:02x}" for b in text)
+    shown = str(text)
+    if _PLAIN.fullmatch(shown):
+        return shown
     return "".join(
-        c if " " <= c <= "~" else (f"\\x{ord(c):02x}" if ord(c) < 0x100 else f"\\u{ord(c):04x}") for c in str(text)
+        c if " " <= c <= "~" else (f"\\x{ord(c):02x}" if ord(c) < 0x100 else f"\\u{ord(c):04x}") for c in shown
     )
 
 
@@ -41,7 +48,7 @@ def encoded(text: str) -> bytes:
 
 def has_control(untrusted: bytes) -> bool:
     """Whether `untrusted` has a control character of ASCII, NUL and DEL included."""
-    return any(byte < 0x20 or byte == _DELETE for byte in untrusted)
+    return _CONTROL.search(untrusted) is not None
 
 
 def readable_rows(untrusted_chunks: Iterable[bytes]) -> Iterator[str]:

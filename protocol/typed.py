@@ -10,7 +10,7 @@ from __future__ import annotations
 TYPE_CHECKING = False  # what type checkers take for true
 
 if TYPE_CHECKING:
-    from typing import Any, ClassVar, NoReturn, Protocol, TypeVar, dataclass_transform
+    from typing import Any, ClassVar, NoReturn, Protocol, TypedDict, TypeVar, dataclass_transform
 else:
 
     class Protocol:
@@ -18,6 +18,12 @@ else:
 
         def __class_getitem__(cls, _parameters: object) -> type:
             return cls
+
+    class TypedDict(dict):
+        """A dictionary of anything."""
+
+        def __init_subclass__(cls, **_options: object) -> None:
+            super().__init_subclass__()
 
     class TypeVar:
         """A name."""
@@ -31,4 +37,4 @@ else:
 
     Any = ClassVar = NoReturn = object
 
-__all__ = ["Any", "ClassVar", "NoReturn", "Protocol", "TypeVar", "dataclass_transform"]
+__all__ = ["Any", "ClassVar", "NoReturn", "Protocol", "TypeVar", "TypedDict", "dataclass_transform"]

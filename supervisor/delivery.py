@@ -11,7 +11,6 @@ import contextlib
 import errno
 import logging
 import os
-import secrets
 import stat
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -106,7 +105,7 @@ def deliver(result: BootResult, folder: Fd, path: Path) -> Delivered:
     contents: dict[str, SealedFile | bytes] = {KERNEL: result.kernel, ARGS: result.args}
     if result.ramdisk is not None:
         contents[RAMDISK] = result.ramdisk
-    temporary = f".domward-{secrets.token_hex(8)}"
+    temporary = f".domward-{os.urandom(8).hex()}"
     try:
         _require_replaceable(folder)
         os.mkdir(temporary, _FOLDER_MODE, dir_fd=folder.fileno())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import struct
 from pathlib import Path
 
@@ -30,7 +29,7 @@ class UidLeases:
         self._count = count
         self._taken: set[int] = set()
         self._birthplace = Birthplace()
-        self._next = secrets.randbelow(count)
+        self._next = int.from_bytes(os.urandom(8), "big") % count
         try:
             directory.mkdir(mode=0o755, parents=True, exist_ok=True)
             number = os.open(directory / "uid-leases", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)

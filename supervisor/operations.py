@@ -18,7 +18,7 @@ import asyncio
 import contextlib
 import errno
 import logging
-import secrets
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Generic, TypeVar
@@ -50,7 +50,7 @@ class Operation(Generic[ResultT]):
         discard: Callable[[ResultT], None],
         conclude: Callable[[DomwardError | None], Awaitable[None]] | None = None,
     ) -> None:
-        self.id = f"{name}-{secrets.token_hex(6)}"
+        self.id = f"{name}-{os.urandom(6).hex()}"
         self.state = OperationState.NEW
         self.scope = AsyncExitStack()
         self._body = body

@@ -23,11 +23,11 @@ import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TypedDict
 
 from domward.protocol.errors import ConfinementUnavailable, OperationFailed
 from domward.protocol.layers import Layer
 from domward.protocol.records import frozen
+from domward.protocol.typed import TypedDict
 
 from . import kernel, paths
 

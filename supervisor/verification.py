@@ -28,6 +28,7 @@ _MOUNTS_BYTES = 64 * limits.KIB
 
 _SECCOMP_FILTER = "2"
 _STATUS_BYTES = 16 * limits.KIB
+_LIMIT_NAME = 26  # characters: the column of names in /proc/PID/limits
 
 
 @frozen
@@ -61,13 +62,17 @@ class Privileges:
             bounding=capabilities("CapBnd"),
             ambient=capabilities("CapAmb"),
             no_new_privs=status.get("NoNewPrivs") == "1",
-            filters=int(status.get("Seccomp_filters", "0")) if status.get("Seccomp") == _SECCOMP_FILTER else 0,
+            filters=_filters(status),
         )
 
     @property
     def most(self) -> int:
         """Every capability that is in any of the sets."""
         return self.effective | self.permitted | self.inheritable | self.bounding | self.ambient
+
+
+def _filters(status: Mapping[str, str]) -> int:
+    return int(status.get("Seccomp_filters", "0")) if status.get("Seccomp") == _SECCOMP_FILTER else 0
 
 
 def verify_launcher(pid: int, *, seccomp: bool) -> Privileges:
@@ -158,9 +163,17 @@ def _differs(layer: Layer, problem: str, helper: str) -> ConfinementFailed:
 
 
 def _read_status(pid: int) -> dict[str, str]:
-    with open(f"{PROC}/{pid}/status", "rb") as file:
-        lines = file.read(_STATUS_BYTES).decode("ascii", "replace").splitlines()
+    lines = _read(pid, "status").decode("ascii", "replace").splitlines()
     return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+
+
+def _read(pid: int, name: str) -> bytes:
+    """A short file of /proc, in one read; open() asks the kernel more about it than there is in it."""
+    number = os.open(f"{PROC}/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(number, _STATUS_BYTES)
+    finally:
+        os.close(number)
 
 
 def _user(helper: _Helper) -> str:
@@ -218,8 +231,8 @@ def _pid_namespace(helper: _Helper) -> str:
 
 def _rlimits(helper: _Helper) -> str:
     # /proc/PID/limits and not prlimit(2), which asks for CAP_SYS_RESOURCE even to look.
-    with open(f"{PROC}/{helper.pid}/limits", "rb") as file:
-        lines = file.read(_STATUS_BYTES).decode("ascii", "replace").splitlines()
+    lines = _read(helper.pid, "limits").decode("ascii", "replace").splitlines()
+    shown = {line[:_LIMIT_NAME].rstrip(): line[_LIMIT_NAME:].split()[:2] for line in lines}
     for title, value in (
         ("Max address space", helper.request.address_space),
         ("Max cpu time", helper.request.cpu_seconds),
@@ -230,8 +243,8 @@ def _rlimits(helper: _Helper) -> str:
         ("Max locked memory", 0),
         ("Max msgqueue size", 0),
     ):
-        found = [line.removeprefix(title).split()[:2] for line in lines if line.startswith(title)]
-        if found != [[str(value)] * 2]:
+        found = shown.get(title)
+        if found != [str(value)] * 2:
             return f"{title.lower()} is {found} and not {value}"
     return ""
 
@@ -254,7 +267,7 @@ def _dumpable(helper: _Helper) -> str:
 
 def _seccomp(helper: _Helper) -> str:
     # By number: a helper without a filter of its own would still show its launcher's.
-    filters = Privileges.shown(helper.status).filters
+    filters = _filters(helper.status)
     return "" if filters > helper.inherited_filters else f"it has {filters} filters, as its launcher"
 
 
