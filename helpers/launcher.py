@@ -21,6 +21,7 @@ from collections.abc import Callable
 from domward.protocol import limits, seccomp
 from domward.protocol.channel import Channel, Received
 from domward.protocol.errors import DomwardError
+from domward.protocol.fds import Fd
 from domward.protocol.layers import Layer
 from domward.protocol.messages import (
     Confined,
@@ -63,6 +64,8 @@ def main() -> int:
     """The launcher's life; returns its exit code."""
     setproctitle.setproctitle("domward: launcher")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    # For the helpers, which inherit it: no default action ends the first process of a pid namespace.
+    signal.signal(signal.SIGTERM, _end_at_once)
     os.umask(0o022)  # not that of whoever started it: a helper enters the folders of its root as another user
     channel = _channel_of(CHANNEL_FD, "launcher's channel", max_fds=1)
     try:
@@ -139,56 +142,57 @@ def _spawn(channel: Channel, received: Received, host: Host) -> None:
     request = received.message
     assert isinstance(request, Spawn)
     flags = namespaces(frozenset(request.without))
-    _make(channel, received, kernel.clone_sibling, flags, lambda number: _helper(request, number, host))
+    # Made here and not in the helper, for which each page that is written to is one to be copied first.
+    end = _channel_of(received.fds[0].detach(), f"{request.kind.value}'s channel", max_fds=limits.MESSAGE_FDS)
+    _make(channel, request.request, end, kernel.clone_sibling, flags, lambda: _helper(request, end, host))
 
 
 def _hold_user_namespace(channel: Channel, received: Received) -> None:
     """Its ids are the supervisor's to map, who needs it to mount a guest's disk under a helper's uid."""
-    _make(channel, received, kernel.clone_child, kernel.CLONE_NEWUSER, _wait_for_end)
+    request = received.message
+    assert isinstance(request, HoldUserNamespace)
+    end = received.fds[0]
+    _make(channel, request.request, end, kernel.clone_child, kernel.CLONE_NEWUSER, lambda: _wait_for_end(end))
 
 
 def _make(
     channel: Channel,
-    received: Received,
+    request: int,
+    end: Channel | Fd,
     clone: Callable[[int], tuple[int, int]],
     flags: int,
-    live: Callable[[int], NoReturn],
+    live: Callable[[], NoReturn],
 ) -> None:
-    """Makes a process that does `live`, with the number of its end of its channel, and answers the request."""
-    request = received.message
-    assert isinstance(request, Spawn | HoldUserNamespace)
-    (child_end,) = received.fds
+    """Makes a process that does `live` and owns `end`, and answers the request of that number."""
     try:
         pid, pidfd = clone(flags)
     except OSError as error:
-        child_end.close()
-        channel.send(SpawnFailed(request=request.request, step="clone", errno=error.errno or 0))
+        end.close()
+        channel.send(SpawnFailed(request=request, step="clone", errno=error.errno or 0))
         return
     if pid == 0:
         channel.close()
-        live(child_end.detach())
-    child_end.close()
+        live()
+    end.close()
     try:
-        channel.send(Spawned(request=request.request, pid=pid), [pidfd])
+        channel.send(Spawned(request=request, pid=pid), [pidfd])
     finally:
         os.close(pidfd)
 
 
-def _wait_for_end(number: int) -> NoReturn:
+def _wait_for_end(end: Fd) -> NoReturn:
     try:
         kernel.set_parent_death_signal(signal.SIGKILL)
-        os.read(number, 1)  # nobody ever writes: the end of file is the end
+        os.read(end.fileno(), 1)  # nobody ever writes: the end of file is the end
     finally:
         os._exit(EXIT_DONE)
 
 
-def _helper(request: Spawn, number: int, host: Host) -> NoReturn:
+def _helper(request: Spawn, channel: Channel, host: Host) -> NoReturn:
     """The helper's whole life: confinement, first message, work, end. Never returns into the launcher's loop."""
     code = EXIT_BROKEN
     try:
-        signal.signal(signal.SIGTERM, _end_at_once)
         os.setsid()
-        channel = _channel_of(number, f"{request.kind.value}'s channel", max_fds=limits.MESSAGE_FDS)
         try:
             layers = confine(request, host, lambda: _set_title(request))
         except StepError as error:

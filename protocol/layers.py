@@ -13,6 +13,8 @@ import enum
 class Layer(enum.Enum):
     """One layer; the value is its stable name in configuration, messages, `doctor` and the audit log."""
 
+    __hash__ = object.__hash__  # each member is one object; that of Enum is Python code that looks at its name
+
     USER = "user"
     GROUPS = "groups"
     MOUNT = "mount-namespace"

@@ -36,6 +36,8 @@ _NAME = 64
 class HelperKind(enum.Enum):
     """The kinds of helper; the value names its module and its seccomp policy."""
 
+    __hash__ = object.__hash__  # each member is one object; that of Enum is Python code that looks at its name
+
     PTY = "pty"
     DATACOPIER = "datacopier"
     BOOTLOADER = "bootloader"

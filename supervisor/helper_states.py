@@ -34,6 +34,8 @@ from domward.protocol.schema import Message
 class HelperState(enum.Enum):
     """A helper's life, as the supervisor sees it."""
 
+    __hash__ = object.__hash__  # each member is one object; that of Enum is Python code that looks at its name
+
     STARTING = "starting"  # spawned; its first message is awaited
     IDLE = "idle"  # confined and verified; has no work yet
     OPENING = "opening"  # pty: has its order

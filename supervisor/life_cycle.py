@@ -86,6 +86,8 @@ OPERATION: dict[OperationState, dict[OperationEvent, tuple[Reaction, OperationSt
 class HelperEvent(enum.Enum):
     """What can happen to a helper, as the supervisor sees it."""
 
+    __hash__ = object.__hash__  # each member is one object; that of Enum is Python code that looks at its name
+
     VERIFIED = "verified"  # its confinement was looked at and is as asked for
     ORDERED_OPENING = "ordered-opening"
     ORDERED_COPYING = "ordered-copying"

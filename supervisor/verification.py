@@ -9,6 +9,7 @@ two back and tries the third, in every helper, before the helper has seen anythi
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 
 from domward.protocol import limits
@@ -28,6 +29,7 @@ _MOUNTS_BYTES = 64 * limits.KIB
 
 _SECCOMP_FILTER = "2"
 _STATUS_BYTES = 16 * limits.KIB
+_STATUS_LINE = re.compile(r"^([A-Za-z_]+):[ \t]*([^\n]*)", re.MULTILINE)
 _LIMIT_NAME = 26  # characters: the column of names in /proc/PID/limits
 
 
@@ -163,8 +165,7 @@ def _differs(layer: Layer, problem: str, helper: str) -> ConfinementFailed:
 
 
 def _read_status(pid: int) -> dict[str, str]:
-    lines = _read(pid, "status").decode("ascii", "replace").splitlines()
-    return {key: value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    return dict(_STATUS_LINE.findall(_read(pid, "status").decode("ascii", "replace")))
 
 
 def _read(pid: int, name: str) -> bytes:
