@@ -34,7 +34,7 @@ import select
 import socket
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from os import PathLike
 from types import TracebackType
 
@@ -47,7 +47,9 @@ from .control import (
     CallFailed,
     Completed,
     ControlMessage,
+    Created,
     DiskInspected,
+    GuestEnded,
     LogFile,
     MetricsText,
     OperationInfo,
@@ -70,6 +72,7 @@ from .errors import (
     printable,
 )
 from .fds import Fd, close_all
+from .guests import Action, GuestType
 from .records import frozen
 from .schema import Message
 from .typed import TypeVar
@@ -260,6 +263,71 @@ class Client:
         )
         return self._submit(message, disk)
 
+    def create(
+        self,
+        fds: Sequence[int],
+        *,
+        label: str,
+        uuid: str,
+        memory_mib: int,
+        disks: Sequence[bytes],
+        vcpus: int = 1,
+        guest_type: GuestType = GuestType.PVH,
+        bootloader: str = "builtin",
+        bootloader_args: tuple[bytes, ...] = (),
+        entry: bytes | None = None,
+        args: bytes | None = None,
+        kernel: bytes | None = None,
+        ramdisk: bytes | None = None,
+        offset: int | None = None,
+        on_poweroff: Action = Action.DESTROY,
+        on_reboot: Action = Action.RESTART,
+        on_crash: Action = Action.DESTROY,
+        screen: Screen | None = None,
+    ) -> Submitted:
+        """Has the daemon create a guest; `created` waits until it runs, `wait` and `ended` for its end.
+
+        `fds` are the numbers of the first disk's fd, for reading, and of each disk's, as `control.Create` says of them
+        and of the rest. With a `screen` a menu is shown to who attaches.
+        """
+        size = screen or Screen()
+        message = control.Create(
+            request=self._number(),
+            label=label,
+            uuid=uuid,
+            guest_type=guest_type,
+            memory_mib=memory_mib,
+            vcpus=vcpus,
+            disks=tuple(disks),
+            bootloader=bootloader,
+            bootloader_args=bootloader_args,
+            entry=entry,
+            args=args,
+            kernel=kernel,
+            ramdisk=ramdisk,
+            offset=-1 if offset is None else offset,
+            on_poweroff=on_poweroff,
+            on_reboot=on_reboot,
+            on_crash=on_crash,
+            menu=screen is not None,
+            columns=size.columns,
+            rows=size.rows,
+        )
+        number = self.send(message, fds)
+        return Submitted(number, self._first(number, Started).operation)
+
+    def created(self, submitted: Submitted, on_step: Callable[[str], None] | None = None) -> Created:
+        """Waits until the guest that `create` asked for runs. Raises the operation's error."""
+        received = self._last(submitted.request, Created, on_step)
+        assert isinstance(received.message, Created)
+        return received.message
+
+    def ended(self, submitted: Submitted) -> GuestEnded:
+        """Waits for the end of the guest of what `wait` gave. Raises the operation's error."""
+        received = self._last(submitted.request, GuestEnded, None)
+        assert isinstance(received.message, GuestEnded)
+        return received.message
+
     def result(self, submitted: Submitted, on_step: Callable[[str], None] | None = None) -> Booted:
         """Waits for the end of what `run` (or `wait`) gave. Raises the operation's error."""
         received = self._last(submitted.request, Completed, on_step)
@@ -330,9 +398,11 @@ class Client:
 
     # --- messages -----------------------------------------------------------------------------------------------
 
-    def send(self, message: ControlMessage, disk: int | None = None) -> int:
-        """Sends a request and returns its number; waits while the daemon does not read. Raises DaemonGone."""
-        fds = [] if disk is None else [disk]
+    def send(self, message: ControlMessage, fds: Sequence[int] = ()) -> int:
+        """Sends a request with copies of `fds` and returns its number; waits while the daemon does not read.
+
+        Raises DaemonGone.
+        """
         while True:
             try:
                 self._channel.send(message, fds)
@@ -381,7 +451,7 @@ class Client:
         return self._next
 
     def _submit(self, message: ControlMessage, disk: int | bytes) -> Submitted:
-        number = self.send(message, None if isinstance(disk, bytes) else disk)
+        number = self.send(message, () if isinstance(disk, bytes) else (disk,))
         return Submitted(number, self._first(number, Started).operation)
 
     def _first(self, request: int, kind: type[MessageT]) -> MessageT:

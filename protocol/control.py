@@ -12,6 +12,7 @@ from __future__ import annotations
 import enum
 
 from . import limits
+from .guests import Action, Death, GuestType
 from .schema import Message, boolean, choice, data, integer, optional_data, optional_text, several_data, text
 
 _REQUEST = 2**31 - 1
@@ -111,6 +112,41 @@ class Inspect(ControlMessage, name="inspect"):
         return 0 if self.path is not None else 1
 
 
+class Create(ControlMessage, name="create"):
+    """Create a guest. Before the last: `started`, then `step`s. Last: `created`, once the guest runs.
+
+    The fields are those of a guest's configuration, domward.1 under ``create``; `disks` are xl's disk settings, each
+    with a ``target=``, which is only for people and for backends that open paths. Fds: the first disk, opened for
+    reading, and then each disk, opened for reading, or for both where it is writable. With a `menu` one is shown to who
+    attaches. The guest's client may go away once it runs; before, that cancels the operation. `args` are appended to
+    the boot entry's; `offset` is as for `run`.
+    """
+
+    label: str = text(limits.GUEST_NAME_BYTES)
+    uuid: str = text(_NAME)
+    guest_type: GuestType = choice(GuestType)
+    memory_mib: int = integer(1, limits.GUEST_MEMORY_MIB)
+    vcpus: int = integer(1, limits.GUEST_VCPUS)
+    disks: tuple[bytes, ...] = several_data(limits.PATH_BYTES, limits.GUEST_DISKS)
+    bootloader: str = text(limits.PATH_BYTES)
+    bootloader_args: tuple[bytes, ...] = several_data(limits.PROGRAM_ARGUMENT_BYTES, limits.PROGRAM_ARGUMENTS)
+    entry: bytes | None = optional_data(limits.TITLE_BYTES)
+    args: bytes | None = optional_data(limits.CMDLINE_BYTES)
+    kernel: bytes | None = optional_data(limits.PATH_BYTES)
+    ramdisk: bytes | None = optional_data(limits.PATH_BYTES)
+    offset: int = integer(-1, _SIZE)
+    on_poweroff: Action = choice(Action)
+    on_reboot: Action = choice(Action)
+    on_crash: Action = choice(Action)
+    menu: bool = boolean()
+    columns: int = integer(1, limits.SCREEN)
+    rows: int = integer(1, limits.SCREEN)
+
+    def fd_count(self) -> int:
+        """The disk to boot from, and all disks."""
+        return 1 + len(self.disks)
+
+
 class List(ControlMessage, name="list"):
     """Tell all operations. Before the last: an `operation` for each. Last: `end`.
 
@@ -125,7 +161,10 @@ class Show(AboutOperation, name="show"):
 
 
 class Wait(AboutOperation, name="wait"):
-    """Wait until an operation is over. Last: `completed` or `inspected` as its own client gets it, or its `error`."""
+    """Wait until an operation is over.
+
+    Last: `completed` or `inspected` as its own client gets it, `guest-ended`, or its `error`.
+    """
 
 
 class Cancel(AboutOperation, name="cancel"):
@@ -258,6 +297,24 @@ class DiskInspected(ControlMessage, name="inspected"):
         return int(self.files)
 
 
+class Created(ControlMessage, name="created"):
+    """The guest runs. `domid` is its domain's number, -1 where it has none."""
+
+    operation: str = text(_NAME)
+    label: str = text(limits.GUEST_NAME_BYTES)
+    uuid: str = text(_NAME)
+    domid: int = integer(-1, 32_767)
+
+
+class GuestEnded(ControlMessage, name="guest-ended"):
+    """A guest ended by itself, and is gone: how, and how often it was started."""
+
+    operation: str = text(_NAME)
+    label: str = text(limits.GUEST_NAME_BYTES)
+    death: Death = choice(Death)
+    starts: int = integer(1, _SIZE)
+
+
 class OperationInfo(ControlMessage, name="operation"):
     """One operation as it is now. Times are milliseconds since 1970-01-01 UTC, 0 where it is not there yet.
 
@@ -321,13 +378,13 @@ class MetricsText(ControlMessage, name="metrics-text"):
 
 #: What a client may send once it has said hello.
 REQUESTS: tuple[type[ControlMessage], ...] = (
-    Hello, Run, Inspect, List, Show, Wait, Cancel, Attach, Keys, Resize, Log, Watch, Stop, Metrics, Reload,
+    Hello, Run, Inspect, Create, List, Show, Wait, Cancel, Attach, Keys, Resize, Log, Watch, Stop, Metrics, Reload,
 )  # fmt: skip
 
 #: What the daemon sends.
 ANSWERS: tuple[type[ControlMessage], ...] = (
-    Welcome, CallFailed, End, Started, Step, Completed, DiskInspected, OperationInfo, Attached, Output, LogFile,
-    Watching, MetricsText,
+    Welcome, CallFailed, End, Started, Step, Completed, DiskInspected, Created, GuestEnded, OperationInfo, Attached,
+    Output, LogFile, Watching, MetricsText,
 )  # fmt: skip
 
 #: What belongs to a request that is under way, and gets no answer.
@@ -335,5 +392,5 @@ UNANSWERED: frozenset[type[ControlMessage]] = frozenset({Keys, Resize})
 
 #: The messages after which nothing more comes for a request.
 LAST: frozenset[type[ControlMessage]] = frozenset(
-    {Welcome, CallFailed, End, Completed, DiskInspected, LogFile, MetricsText}
+    {Welcome, CallFailed, End, Completed, DiskInspected, Created, GuestEnded, LogFile, MetricsText}
 )

@@ -15,6 +15,7 @@
     |-- HelperError               exit 6    a helper's (so, perhaps, the guest's)
     |   |-- ProtocolViolation               it sent what it may not send
     |   |-- HelperDied                      it ended before its answer
+    |   |-- HypervisorError                     a program of a hypervisor's did; perhaps the guest's doing
     |   `-- ProgramError                    a bootloader program failed, or what it left is wrong; `reason` says which
     |-- DiskError                 exit 7    the guest's: a bad or unbootable disk; `reason` says which
     `-- OperationCancelled        exit 130  the caller's wish
@@ -134,6 +135,12 @@ class HelperDied(HelperError):
     def __init__(self, sentence: str, *, status: int | None, operation: str = "", helper: str = "") -> None:
         super().__init__(sentence, operation=operation, helper=helper)
         self.status = status
+
+
+class HypervisorError(HelperError):
+    """A hypervisor's program died, did not answer, or said what it may not."""
+
+    code = "hypervisor-failed"
 
 
 class ProgramReason(enum.Enum):

@@ -55,6 +55,7 @@ LIVE_OPERATIONS = 4096  # operations that wait or run, over all users: some 4 fd
 LIVE_OPERATIONS_PER_UID = 64  # the same for one user; root's count only against all
 RUNNING_OPERATIONS = 64  # operations that have processes; the others wait for their turn, uid by uid
 RUNNING_OPERATIONS_PER_UID = 16  # of one user, so that no single one holds all places; root may hold all
+STEPS = 256  # steps of one operation that are kept: others have some 10, a guest that reboots 10 more each time
 FINISHED_OPERATIONS = 512  # operations that are over and still listed
 RESULT_SECONDS = 60.0  # seconds that a detached operation's kernel and ramdisk are kept for somebody to fetch them
 LABEL_BYTES = 256  # bytes: what a client calls its operation, the guest's name for instance

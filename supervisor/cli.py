@@ -22,7 +22,7 @@ from domward.protocol.errors import DomwardError, OperationCancelled, RefusedErr
 from domward.protocol.layers import Layer
 from domward.protocol.records import replaced
 
-from . import arguments, cli_audit, cli_control, interrupts, privileges, programs, report, user_namespace
+from . import arguments, cli_audit, cli_control, cli_guests, interrupts, privileges, programs, report, user_namespace
 from .audit.place import default_log
 from .bootloader import BootRequest, BootResult, InspectResult
 from .config import Budgets, Config
@@ -139,6 +139,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_common(inspect)
 
     cli_control.add_to(commands)
+    cli_guests.add_to(commands)
 
     doctor = commands.add_parser("doctor", help="report which layers of confinement this host has", allow_abbrev=False)
     doctor.set_defaults(action=_doctor, keeps=privileges.CONFINING)

@@ -18,7 +18,7 @@ from typing import Any
 
 from domward.protocol.client import Booted, Client, Screen, Submitted
 from domward.protocol.control import OperationInfo
-from domward.protocol.errors import OperationFailed, UsageError
+from domward.protocol.errors import OperationFailed, UsageError, printable
 from domward.protocol.fds import Fd
 from domward.protocol.text import readable_rows
 
@@ -39,31 +39,31 @@ _WHOLE_SECONDS = 0.5  # what is added before a time-out is cut to whole seconds,
 
 def add_to(commands: argparse._SubParsersAction[Any]) -> None:
     """Adds the commands to the parser of `domward`."""
-    listing = _add(commands, "list", "list the daemon's operations", _list)
+    listing = add_command(commands, "list", "list the daemon's operations", _list)
     listing.add_argument("--all", action="store_true", help="also those that are over")
     listing.add_argument("--json", action="store_true", help="print one object for programs")
 
-    show = _add(commands, "show", "show one operation and the steps that it took", _show)
+    show = add_command(commands, "show", "show one operation and the steps that it took", _show)
     _add_operation(show)
     show.add_argument("--json", action="store_true", help="print one object for programs")
 
-    wait = _add(commands, "wait", "wait for an operation's end, and take its result", _wait)
+    wait = add_command(commands, "wait", "wait for an operation's end, and take its result", _wait)
     _add_operation(wait)
     wait.add_argument("--output-dir", metavar="DIR", type=Path, help="write kernel, ramdisk and args there")
     wait.add_argument("--json", action="store_true", help="print one object for programs")
 
-    attach = _add(commands, "attach", "see an operation's console and type on it", _attach)
+    attach = add_command(commands, "attach", "see an operation's console and type on it", _attach)
     _add_operation(attach)
 
-    cancel = _add(commands, "cancel", "end an operation", _cancel)
+    cancel = add_command(commands, "cancel", "end an operation", _cancel)
     _add_operation(cancel)
 
-    log = _add(commands, "log", "show what a console showed", _log)
+    log = add_command(commands, "log", "show what a console showed", _log)
     log.add_argument("log", metavar="OP|FILE", help="an operation of the daemon's, or a log of --log-dir")
     log.add_argument("--raw", action="store_true", help="give every byte as it came; a terminal may obey them")
 
-    _add(commands, "watch", "show the daemon's operations as they change", _watch)
-    _add(commands, "metrics", "print the daemon's counters in OpenMetrics form", _metrics)
+    add_command(commands, "watch", "show the daemon's operations as they change", _watch)
+    add_command(commands, "metrics", "print the daemon's counters in OpenMetrics form", _metrics)
 
 
 def add_daemon_options(parser: argparse.ArgumentParser) -> None:
@@ -74,12 +74,13 @@ def add_daemon_options(parser: argparse.ArgumentParser) -> None:
     _add_socket(parser)
 
 
-def _add(
+def add_command(
     commands: argparse._SubParsersAction[Any],
     name: str,
     what: str,
     action: object,
 ) -> argparse.ArgumentParser:
+    """A command that goes through the daemon: `what` it does is for the help, `action` does it."""
     parser: argparse.ArgumentParser = commands.add_parser(name, help=what, allow_abbrev=False)
     parser.set_defaults(action=action)
     _add_socket(parser)
@@ -93,7 +94,9 @@ def _add_socket(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_operation(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("operation", metavar="OP", help="the operation's id, or as much of its end as is unique")
+    parser.add_argument(
+        "operation", metavar="OP", help="the operation's id, or as much of its end as is unique; or a guest's name"
+    )
 
 
 def run_by_daemon(options: argparse.Namespace) -> int:
@@ -105,7 +108,7 @@ def run_by_daemon(options: argparse.Namespace) -> int:
         raise UsageError("Who detaches gets no files.", advice="Give --output-dir to 'domward wait'.")
     with ExitStack() as stack:
         folder = stack.enter_context(output_folder(options.output_dir)) if options.output_dir else None
-        client = stack.enter_context(_client(options))
+        client = stack.enter_context(client_of(options))
         disk = stack.enter_context(open_disk(options.disk))
         if options.detach:
             screen = Screen() if options.interactive else None  # who attaches says how large it is
@@ -176,7 +179,7 @@ def _submitted(client: Client, disk: Fd, options: argparse.Namespace, screen: Sc
 def inspect_by_daemon(options: argparse.Namespace) -> int:
     """`domward inspect --daemon`."""
     _require_daemons_own(options)
-    with _client(options) as client, open_disk(options.disk) as disk:
+    with client_of(options) as client, open_disk(options.disk) as disk:
         submitted = client.inspect(
             disk.fileno(),
             image_format=options.format,
@@ -243,12 +246,13 @@ def _result_of(booted: Booted) -> BootResult:
     )
 
 
-def _client(options: argparse.Namespace) -> Client:
+def client_of(options: argparse.Namespace) -> Client:
+    """A connection to the daemon that the command line names."""
     return Client(options.socket, "domward")
 
 
 def _list(options: argparse.Namespace) -> int:
-    with _client(options) as client:
+    with client_of(options) as client:
         found = client.list(finished=options.all)
     if options.json:
         print_result([report.to_json({"operations": [report_control.operation_json(info) for info in found]})])
@@ -258,8 +262,8 @@ def _list(options: argparse.Namespace) -> int:
 
 
 def _show(options: argparse.Namespace) -> int:
-    with _client(options) as client:
-        info, steps = client.show(_named(client, options.operation))
+    with client_of(options) as client:
+        info, steps = client.show(operation_named(client, options.operation))
     if options.json:
         print_result([report.to_json(report_control.show_json(info, steps))])
     else:
@@ -268,16 +272,17 @@ def _show(options: argparse.Namespace) -> int:
 
 
 def _cancel(options: argparse.Namespace) -> int:
-    with _client(options) as client:
-        name = _named(client, options.operation)
-        waiting = client.wait(name)
-        client.cancel(name)
-        _until_over(client, waiting)
+    with client_of(options) as client:
+        name = operation_named(client, options.operation)
+        end_operation(client, name)
     print_result([f"{name} is over."])
     return 0
 
 
-def _until_over(client: Client, waiting: Submitted) -> None:
+def end_operation(client: Client, name: str) -> None:
+    """Has the operation `name` end, and waits until it has."""
+    waiting = client.wait(name)
+    client.cancel(name)
     received = client.next_of(waiting.request, None)
     if received is not None:
         received.close()
@@ -286,23 +291,35 @@ def _until_over(client: Client, waiting: Submitted) -> None:
 def _wait(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         folder = stack.enter_context(output_folder(options.output_dir)) if options.output_dir else None
-        client = stack.enter_context(_client(options))
-        name = _named(client, options.operation)
+        client = stack.enter_context(client_of(options))
+        name = operation_named(client, options.operation)
         info, _steps = client.show(name)
-        inspects = info.kind == "inspect"
-        if inspects and folder is not None:
-            raise UsageError("An inspection has no files to write.", advice="Leave --output-dir out.")
+        if info.kind != "boot" and folder is not None:
+            what = "An inspection" if info.kind == "inspect" else "A guest"
+            raise UsageError(f"{what} has no files to write.", advice="Leave --output-dir out.")
         submitted = client.wait(name)
-        if inspects:
-            _finish_inspection(client, submitted, options)
-        else:
-            _finish(client, submitted, folder, options, stack)
+        match info.kind:
+            case "inspect":
+                _finish_inspection(client, submitted, options)
+            case "guest":
+                _finish_guest(client, submitted, options)
+            case _:
+                _finish(client, submitted, folder, options, stack)
     return 0
 
 
+def _finish_guest(client: Client, submitted: Submitted, options: argparse.Namespace) -> None:
+    """Tells how a guest ended by itself."""
+    ended = client.ended(submitted)
+    if options.json:
+        print_result([report.to_json(report_control.ended_json(ended))])
+    else:
+        print_result([f"{printable(ended.label)} ended: {ended.death.value}, after {ended.starts} start(s)."])
+
+
 def _attach(options: argparse.Namespace) -> int:
-    with _client(options) as client:
-        name = _named(client, options.operation)
+    with client_of(options) as client:
+        name = operation_named(client, options.operation)
         with raw_console("attach") as console:
             ended = converse(client, client.attach(name), console)
     print_result([f"{name}: the console has ended." if ended else f"{name}: detached; it goes on."])
@@ -311,7 +328,7 @@ def _attach(options: argparse.Namespace) -> int:
 
 def _log(options: argparse.Namespace) -> int:
     if _OPERATION.fullmatch(options.log) and not os.path.lexists(options.log):
-        with _client(options) as client:
+        with client_of(options) as client:
             log = client.log(options.log)
         with log:
             _print_log(chunks_of(log), raw=options.raw)
@@ -328,7 +345,7 @@ def _print_log(chunks: Iterator[bytes], *, raw: bool) -> None:
 
 
 def _watch(options: argparse.Namespace) -> int:
-    with _client(options) as client, LiveTable() as table:
+    with client_of(options) as client, LiveTable() as table:
         number = client.watch()
         with contextlib.suppress(KeyboardInterrupt):  # the one way to end it, and no failure
             for message in client.messages(number):
@@ -339,21 +356,26 @@ def _watch(options: argparse.Namespace) -> int:
 
 
 def _metrics(options: argparse.Namespace) -> int:
-    with _client(options) as client:
+    with client_of(options) as client:
         print_result(client.metrics().splitlines())
     return 0
 
 
-def _named(client: Client, given: str) -> str:
-    """The id that ends with `given`. Raises UsageError where there is none or more than one."""
+def operation_named(client: Client, given: str) -> str:
+    """The id that ends with `given`, or the operation of the live guest that is called so.
+
+    Raises UsageError where there is none or more than one.
+    """
     if _OPERATION.fullmatch(given):
         return given
     if not given:
         raise UsageError("An operation has an id.", advice="'domward list --all' shows the ids.")
-    found = [info.operation for info in client.list(finished=True) if info.operation.endswith(given)]
+    known = client.list(finished=True)
+    guests = [info.operation for info in known if info.kind == "guest" and info.label == given and not info.ended]
+    found = guests or [info.operation for info in known if info.operation.endswith(given)]
     if len(found) != 1:
         raise UsageError(
-            f"{len(found) or 'No'} operations have an id that ends so.",
+            f"{len(found) or 'No'} operations have an id that ends so, and no guest that runs has that name.",
             advice="'domward list --all' shows the ids.",
         )
     return found[0]

@@ -232,7 +232,7 @@ class _Daemon:
         assert self._supervisor is not None
         settings = _load(self._options)
         old = self._supervisor.config
-        fixed = {name: getattr(old, name) for name in ("uid_base", "uid_count", "state_directory")}
+        fixed = {name: getattr(old, name) for name in ("uid_base", "uid_count", "state_directory", "backend")}
         for name, value in fixed.items():
             if getattr(settings.config, name) != value:
                 _LOG.warning("%s changes when the daemon is started anew", name)

@@ -20,11 +20,12 @@ from typing import TypeVar
 
 from domward.protocol import limits
 from domward.protocol.errors import UsageError, printable
+from domward.protocol.guests import Action, GuestType
 from domward.protocol.records import frozen, names_of
 
 from . import arguments, front_end_arguments, paths, programs
 from .guest_disks import DiskSpec, DiskSpecError, parse_disk
-from .hypervisor.interface import Action, GuestType
+from .hypervisor.interface import is_guest_name, is_uuid
 
 #: Every key, with what it is for people.
 KEYS = {
@@ -46,7 +47,6 @@ KEYS = {
     "on_crash": "the same",
 }
 _OWN_NAMES = ("builtin", "domward", "domward-bootloader", paths.FRONT_END)
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
 _TOKEN = re.compile(
     r"""(?P<space>[ \t\r]+|\#[^\n]*|\\\r?\n)
       | (?P<end>[\n;])
@@ -227,7 +227,7 @@ class _Settings:
     def config(self) -> GuestConfig:
         """Everything, checked in the order of KEYS."""
         name = self._text("name", None)
-        if len(name) > limits.GUEST_NAME_BYTES or not _NAME.fullmatch(name):
+        if not is_guest_name(name):
             longest = limits.GUEST_NAME_BYTES
             raise self._error("name", f"A guest's name has 1 to {longest} of the characters A-Z a-z 0-9 . _ + -")
         identity = self._uuid()
@@ -300,7 +300,7 @@ class _Settings:
 
     def _uuid(self) -> str:
         given = self._text("uuid", str(uuids.uuid4()))
-        if not re.fullmatch(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", given, re.ASCII):
+        if not is_uuid(given):
             raise self._error("uuid", "A UUID is 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12")
         return given.lower()
 

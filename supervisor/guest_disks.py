@@ -37,6 +37,11 @@ class DiskSpec:
     vdev: str
     writable: bool
 
+    def text(self) -> str:
+        """As a setting that `parse_disk` takes."""
+        access = "w" if self.writable else "r"
+        return f"vdev={self.vdev},format={self.image_format},access={access},target={self.target}"
+
 
 def parse_disk(text: str) -> DiskSpec:
     """The disk that `text` says. Raises DiskSpecError."""

@@ -11,11 +11,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import os
+import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 
 from domward.protocol import limits
 from domward.protocol.errors import DomwardError, OperationFailed, UsageError
+from domward.protocol.guests import Action, Death
 from domward.protocol.messages import Copied
 from domward.protocol.records import frozen, replaced
 
@@ -23,11 +27,13 @@ from .audit.record import Actor, Detail, Domain, Event
 from .audit.trail import AuditTrail, OperationTrail
 from .bootloader import BootRequest, BootResult
 from .console import Console
+from .disks import check_disk
 from .endings import to_its_end
 from .helper import HelperHost
-from .hypervisor.interface import Action, Backend, BootFiles, Death, Guest, GuestDescription
+from .hypervisor.interface import Backend, BootFiles, Guest, GuestDescription
 from .launchers import DeathCount
 from .logs import ConsoleLog, open_log
+from .opening import in_thread
 from .operations import Operation
 from .relay import Relay
 
@@ -39,18 +45,18 @@ BUILD, RUNNING, PRESERVED = "build", "running", "preserved"
 class GuestRequest:
     """What to create. `boot` is run at each start; its actor and domain are filled in here. `console` is the guest's
     own: the same as the menu's, where there is one. All fds stay the caller's and are open until the operation is done.
+    `on_running` is called with the domain's number, None where it has none, at each start, once the guest runs.
     """
 
     description: GuestDescription
     boot: BootRequest
     console: Console | None = None
     actor: Actor | None = None
+    on_running: Callable[[int | None], None] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.description, GuestDescription) or not isinstance(self.boot, BootRequest):
             raise UsageError("A GuestRequest has a GuestDescription and a BootRequest.")
-        if not self.description.disks:
-            raise UsageError("A guest has at least the disk that it boots from.")
 
     def described(self) -> Detail:
         """What the audit log holds of it."""
@@ -91,6 +97,7 @@ class GuestOperation:
 
     async def run(self, operation: Operation[GuestResult]) -> GuestResult:
         """From the first life to the last. Raises what went wrong."""
+        self._description = await in_thread(lambda: _looked_at(self._description), lambda _description: None)
         starts, too_often = 0, DeathCount(limits.GUEST_STARTS, limits.GUEST_START_SECONDS)
         while True:
             starts += 1
@@ -142,9 +149,28 @@ class GuestOperation:
         await trail.record(Event.GUEST_UNPAUSE, guest.described)
         await guest.unpause()
         operation.report(RUNNING)
+        if request.on_running is not None:
+            request.on_running(guest.domid)
         death = await guest.death()
         await trail.record(Event.GUEST_DEATH, {"death": death, "action": description.after(death)})
         return death
+
+
+def _looked_at(description: GuestDescription) -> GuestDescription:
+    """`description` with what its disks' fds are. Raises UsageError for one that is not open as it says, DiskError."""
+    disks = []
+    for disk in description.disks:
+        if disk.fd is None:
+            disks.append(disk)
+            continue
+        wanted = os.O_RDWR if disk.writable else os.O_RDONLY
+        # An O_PATH fd is no proof that its owner may read or write the file.
+        if fcntl.fcntl(disk.fd, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_PATH) != wanted:
+            how = "reading and writing" if disk.writable else "reading only"
+            raise UsageError(f"The fd of disk {disk.vdev} must be opened for {how}.")
+        check_disk(disk.fd, f"Disk {disk.vdev}")
+        disks.append(replaced(disk, block_device=stat.S_ISBLK(os.fstat(disk.fd.fileno()).st_mode)))
+    return replaced(description, disks=tuple(disks))
 
 
 class _Keeping:

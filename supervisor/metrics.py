@@ -6,7 +6,7 @@ family                                      type       what it counts; labels
 ==========================================  =========  =========================================================
 domward_operations                          counter    operations that are over; kind, outcome ("done" or a code)
 domward_operation_duration_seconds          histogram  from an operation's turn to its completion; kind
-domward_operations_live                     gauge      operations by state: waiting, running
+domward_operations_live                     gauge      operations by state: waiting, running, guest (that runs)
 domward_helpers_alive                       gauge      helper processes
 domward_clients                             gauge      connections
 domward_refusals                            counter    calls that were refused; code

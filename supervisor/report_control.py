@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from domward.protocol import limits
-from domward.protocol.control import OperationInfo, Step
+from domward.protocol.control import Created, GuestEnded, OperationInfo, Step
 from domward.protocol.errors import printable
 from domward.protocol.messages import EntryFound, VolumeFound
 from domward.protocol.text import encoded
@@ -120,6 +120,26 @@ def inspection_of(found: dict[str, Any]) -> InspectResult:
         reason=found["reason"] or "",
         problem=found["problem"] or "",
     )
+
+
+def created_json(created: Created) -> dict[str, Any]:
+    """The object of `domward create --json`."""
+    return {
+        "operation": created.operation,
+        "name": created.label,
+        "uuid": created.uuid,
+        "domid": None if created.domid < 0 else created.domid,
+    }
+
+
+def ended_json(ended: GuestEnded) -> dict[str, Any]:
+    """The object of `domward wait --json` for a guest."""
+    return {
+        "operation": ended.operation,
+        "name": ended.label,
+        "death": ended.death.value,
+        "starts": ended.starts,
+    }
 
 
 def fitting_label(text: str) -> str:

@@ -15,6 +15,8 @@ _domward() {
         " log") path="log" ;;
         " watch") path="watch" ;;
         " metrics") path="metrics" ;;
+        " create") path="create" ;;
+        " destroy") path="destroy" ;;
         " doctor") path="doctor" ;;
         " audit") path="audit" ;;
         "audit verify") path="audit verify" ;;
@@ -56,6 +58,8 @@ _domward() {
     "log --socket") value='files' ;;
     "watch --socket") value='files' ;;
     "metrics --socket") value='files' ;;
+    "create --socket") value='files' ;;
+    "destroy --socket") value='files' ;;
     "doctor --optional-layer") value='text' ;;
     "audit verify --checkpoints") value='files' ;;
     "audit verify --signed") value='files' ;;
@@ -77,7 +81,7 @@ _domward() {
     esac
     if [ -z "$value" ]; then
         case "$path" in
-        "") options='-h --help --version' value='run inspect list show wait attach cancel log watch metrics doctor audit' ;;
+        "") options='-h --help --version' value='run inspect list show wait attach cancel log watch metrics create destroy doctor audit' ;;
         "run") options='-h --help --format --timeout --json --audit-log --no-audit --daemon --detach --label --socket --optional-layer --bootloader --bootloader-arg --kernel --ramdisk --offset --entry --args --output-dir --interactive --log-dir' value='files' ;;
         "inspect") options='-h --help --format --timeout --json --audit-log --no-audit --daemon --detach --label --socket --optional-layer' value='files' ;;
         "list") options='-h --help --socket --all --json' value='' ;;
@@ -88,6 +92,8 @@ _domward() {
         "log") options='-h --help --socket --raw' value='operations files' ;;
         "watch") options='-h --help --socket' value='' ;;
         "metrics") options='-h --help --socket' value='' ;;
+        "create") options='-h --help --socket -c --attach --json' value='files' ;;
+        "destroy") options='-h --help --socket' value='operations' ;;
         "doctor") options='-h --help --optional-layer --json' value='' ;;
         "audit") options='-h --help' value='verify show report resume sign' ;;
         "audit verify") options='-h --help --checkpoints --signed --allowed-signers --signer --json' value='files' ;;

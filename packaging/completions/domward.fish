@@ -4,7 +4,7 @@ function __domward_at -d 'Whether the line so far leads to these commands, and n
     set -l path ''
     for word in (commandline -opc)[2..-1]
         set -l longer (string trim -- "$path $word")
-        contains -- $longer 'run' 'inspect' 'list' 'show' 'wait' 'attach' 'cancel' 'log' 'watch' 'metrics' 'doctor' 'audit' 'audit verify' 'audit show' 'audit report' 'audit resume' 'audit sign'; and set path $longer
+        contains -- $longer 'run' 'inspect' 'list' 'show' 'wait' 'attach' 'cancel' 'log' 'watch' 'metrics' 'create' 'destroy' 'doctor' 'audit' 'audit verify' 'audit show' 'audit report' 'audit resume' 'audit sign'; and set path $longer
     end
     test "$path" = "$argv"
 end
@@ -19,6 +19,8 @@ complete -c domward -n '__domward_at' -a cancel -d 'end an operation'
 complete -c domward -n '__domward_at' -a log -d 'show what a console showed'
 complete -c domward -n '__domward_at' -a watch -d 'show the daemon\'s operations as they change'
 complete -c domward -n '__domward_at' -a metrics -d 'print the daemon\'s counters in OpenMetrics form'
+complete -c domward -n '__domward_at' -a create -d 'create a guest, and return once it runs'
+complete -c domward -n '__domward_at' -a destroy -d 'end a guest at once'
 complete -c domward -n '__domward_at' -a doctor -d 'report which layers of confinement this host has'
 complete -c domward -n '__domward_at' -a audit -d 'verify, show or report on audit logs'
 complete -c domward -n '__domward_at' -s h -l help -d 'show this help message and exit'
@@ -85,6 +87,14 @@ complete -c domward -n '__domward_at watch' -s h -l help -d 'show this help mess
 complete -c domward -n '__domward_at watch' -l socket -r -F -d 'where the daemon listens'
 complete -c domward -n '__domward_at metrics' -s h -l help -d 'show this help message and exit'
 complete -c domward -n '__domward_at metrics' -l socket -r -F -d 'where the daemon listens'
+complete -c domward -n '__domward_at create' -s h -l help -d 'show this help message and exit'
+complete -c domward -n '__domward_at create' -l socket -r -F -d 'where the daemon listens'
+complete -c domward -n '__domward_at create' -s c -l attach -d 'stay on its console, from the boot menu on'
+complete -c domward -n '__domward_at create' -l json -d 'print one object for programs'
+complete -c domward -n '__domward_at create' -F
+complete -c domward -n '__domward_at destroy' -s h -l help -d 'show this help message and exit'
+complete -c domward -n '__domward_at destroy' -l socket -r -F -d 'where the daemon listens'
+complete -c domward -n '__domward_at destroy' -a "(domward list --all 2>/dev/null | awk 'NR > 1 { print \$1 }')"
 complete -c domward -n '__domward_at doctor' -s h -l help -d 'show this help message and exit'
 complete -c domward -n '__domward_at doctor' -l optional-layer -x -d 'do without LAYER, as \'domward doctor\' names it, where this host lacks it; may be repeated'
 complete -c domward -n '__domward_at doctor' -l json -d 'print one object for programs'

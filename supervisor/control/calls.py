@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +30,7 @@ from domward.protocol.control import (
     Attached,
     Cancel,
     ControlMessage,
+    Create,
     End,
     Hello,
     Inspect,
@@ -55,17 +56,15 @@ from domward.protocol.fds import Fd
 from domward.protocol.records import frozen
 
 from ..audit.record import Domain
-from ..bootloader import BootRequest, BootResult, InspectResult
+from ..bootloader import BootRequest
 from ..logs import find_log
-from ..opening import close_in_thread
-from ..operations import Operation
 from .connection import Connection, Request
-from .tracked import Tracked, started_message
+from .guests import create
+from .submitting import Handler, bootloader_of, let_go, submit, wait_for
+from .tracked import Tracked
 
 if TYPE_CHECKING:
     from .server import ControlServer
-
-Handler = Callable[["ControlServer", Connection, ControlMessage, Sequence[Fd]], None]
 
 
 class About(enum.Enum):
@@ -107,7 +106,7 @@ def _hello(server: ControlServer, client: Connection, message: ControlMessage, f
 def _run(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
     assert isinstance(message, Run)
     server.operations.require_room(client.peer.uid)
-    bootloader = _bootloader_of(client, message.bootloader)
+    bootloader = bootloader_of(client, message.bootloader)
     disk = _disk_of(client, message.path, fds)
     hub = server.new_console(message.columns, message.rows) if message.console else None
     try:
@@ -133,12 +132,12 @@ def _run(server: ControlServer, client: Connection, message: ControlMessage, fds
         operation = server.supervisor.bootloader_operation(request, seconds=_seconds(server, message.seconds))
         tracked = Tracked(operation.id, "boot", client.peer.uid, client.peer.pid, message.label, message.detached)
         tracked.console = hub
-        _submit(server, client, message.request, tracked, operation, disk)
+        submit(server, client, message.request, tracked, operation, _fds_of(disk))
     except BaseException:
         if hub is not None:
             hub.end()
             hub.let_go()
-        _let_go(disk)
+        let_go(_fds_of(disk))
         raise
 
 
@@ -150,9 +149,9 @@ def _inspect(server: ControlServer, client: Connection, message: ControlMessage,
     try:
         operation = server.supervisor.inspect_operation(disk, message.image_format, client.actor, seconds=seconds)
         tracked = Tracked(operation.id, "inspect", client.peer.uid, client.peer.pid, message.label, message.detached)
-        _submit(server, client, message.request, tracked, operation, disk)
+        submit(server, client, message.request, tracked, operation, _fds_of(disk))
     except BaseException:
-        _let_go(disk)
+        let_go(_fds_of(disk))
         raise
 
 
@@ -184,7 +183,7 @@ def _wait(server: ControlServer, client: Connection, message: ControlMessage, fd
     if tracked.over:
         tracked.answer(waiter)
     else:
-        _wait_for(client, tracked, waiter)
+        wait_for(client, tracked, waiter)
 
 
 def _cancel(server: ControlServer, client: Connection, message: ControlMessage, fds: Sequence[Fd]) -> None:
@@ -298,6 +297,7 @@ CALLS: dict[type[ControlMessage], Call] = {
         Call(Hello, _EVERYBODY, About.NONE, _hello),
         Call(Run, _OPERATORS, About.NONE, _run),
         Call(Inspect, _OPERATORS, About.NONE, _inspect),
+        Call(Create, _OPERATORS, About.NONE, create),
         Call(List, _EVERYBODY, About.NONE, _list),
         Call(Show, _EVERYBODY, About.ANY, _show),
         Call(Wait, _EVERYBODY, About.ANY, _wait),
@@ -344,38 +344,5 @@ def _disk_of(client: Connection, path: bytes | None, fds: Sequence[Fd]) -> Path 
     return named
 
 
-def _bootloader_of(client: Connection, name: str) -> str | Path:
-    """A bootloader by its name; a program by its path, which is opened with root's rights, so it is root's to give."""
-    if os.sep not in name:
-        return name
-    if client.role is not Role.ROOT:
-        raise RefusedError("Only root may name a bootloader by its path.", advice="Use 'builtin' or 'pygrub'.")
-    return Path(name)
-
-
-def _let_go(disk: Path | Fd) -> None:
-    if isinstance(disk, Fd):
-        close_in_thread(disk)
-
-
-def _submit(
-    server: ControlServer,
-    client: Connection,
-    request: int,
-    tracked: Tracked,
-    operation: Operation[BootResult] | Operation[InspectResult],
-    disk: Path | Fd,
-) -> None:
-    waiter = Request(client, request, takes_files=True, takes_steps=True)
-    server.operations.take(tracked, operation)
-    tracked.disk = disk if isinstance(disk, Fd) else None
-    client.send(started_message(request, tracked))
-    _wait_for(client, tracked, waiter)
-    if not tracked.detached:
-        client.mine.add(tracked)
-    server.submitted(client, tracked)
-
-
-def _wait_for(client: Connection, tracked: Tracked, waiter: Request) -> None:
-    tracked.waiters.append(waiter)
-    client.waits[waiter.request] = (tracked, waiter)
+def _fds_of(disk: Path | Fd) -> tuple[Fd, ...]:
+    return (disk,) if isinstance(disk, Fd) else ()

@@ -18,13 +18,13 @@ from domward.protocol.errors import DomwardError, OperationFailed, RefusedError
 
 from .. import report
 from ..bootloader import BootResult, InspectResult
+from ..guests import GuestResult
 from ..life_cycle import OperationState
 from ..opening import close_in_thread, in_thread
-from ..operations import Operation
 from ..settings import Settings
 from ..sinks import freeze, open_sink
 from .in_flight import InFlight
-from .tracked import DONE, LOST, Inspection, Tracked, now_ms
+from .tracked import DONE, LOST, AnyOperation, Inspection, Tracked, now_ms
 
 _LOG = logging.getLogger("domward.operations")
 _ROOT = 0
@@ -74,6 +74,11 @@ class OperationTable:
         return sum(len(queue) for queue in self._waiting.values())
 
     @property
+    def guests(self) -> int:
+        """How many guests run."""
+        return sum(tracked.started > 0 and not tracked.has_turn for tracked in self._live.values())
+
+    @property
     def running(self) -> int:
         """How many have had their turn and are not over."""
         return self._running.total()
@@ -93,7 +98,7 @@ class OperationTable:
                 f"User {uid} has {most} operations already.", code="too-many", advice="Wait for some of them to end."
             )
 
-    def take(self, tracked: Tracked, operation: Operation[BootResult] | Operation[InspectResult]) -> None:
+    def take(self, tracked: Tracked, operation: AnyOperation) -> None:
         """Takes `tracked` on; it begins when its turn comes, at the earliest in the next round of the loop.
 
         Raises OperationFailed where it cannot be recorded; `tracked` is the caller's then.
@@ -175,8 +180,16 @@ class OperationTable:
         ready = [uid for uid, queue in self._waiting.items() if queue and (uid == _ROOT or self._running[uid] < most)]
         return min(ready, key=lambda uid: self._running[uid], default=None)
 
+    def give_turn_back(self, tracked: Tracked) -> None:
+        """Lets another take the turn of one that is over, or whose guest runs. Idempotent."""
+        if tracked.has_turn:
+            tracked.has_turn = False
+            self._running[tracked.uid] -= 1
+            self._take_turns_soon()
+
     def _begin(self, tracked: Tracked) -> None:
         self._running[tracked.uid] += 1
+        tracked.has_turn = True
         tracked.started = now_ms()
         task = asyncio.get_running_loop().create_task(self._run(tracked), name=f"{tracked.id} of the daemon")
         self._tasks.add(task)
@@ -185,7 +198,7 @@ class OperationTable:
     async def _run(self, tracked: Tracked) -> None:
         """From its turn to its completion; never raises."""
         error: DomwardError | None = None
-        result: BootResult | Inspection | None = None
+        result: BootResult | Inspection | GuestResult | None = None
         try:
             result = await self._complete(tracked)
         except DomwardError as caught:
@@ -193,10 +206,10 @@ class OperationTable:
         except Exception as caught:  # noqa: BLE001 - a defect of ours: in the log, and the operation completes all the same
             _LOG.exception("%s: unexpected error", tracked.id)
             error = OperationFailed(f"domward has a defect: an unexpected {type(caught).__name__}.")
-        self._running[tracked.uid] -= 1
+        self.give_turn_back(tracked)
         self._live_of[tracked.uid] -= 1
-        if tracked.disk is not None:
-            close_in_thread(tracked.disk)
+        for disk in tracked.disks:
+            close_in_thread(disk)
         if tracked.console is not None:
             tracked.console.end()
         del self._live[tracked.id]
@@ -207,7 +220,7 @@ class OperationTable:
         self._in_flight.remove(tracked.id)
         self._take_turns_soon()
 
-    async def _complete(self, tracked: Tracked) -> BootResult | Inspection:
+    async def _complete(self, tracked: Tracked) -> BootResult | Inspection | GuestResult:
         operation = tracked.operation
         assert operation is not None
         tracked.enter(State.RUNNING)
@@ -215,7 +228,7 @@ class OperationTable:
             operation.start()
         found = await operation.wait()
         tracked.enter(State.ENDING)
-        if isinstance(found, BootResult):
+        if isinstance(found, BootResult | GuestResult):
             return found
         return await in_thread(lambda: _document(found), Inspection.close)
 

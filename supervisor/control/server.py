@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from domward.protocol import limits
 from domward.protocol.channel import Channel
 from domward.protocol.control import AboutOperation, ControlMessage
 from domward.protocol.errors import (
@@ -205,7 +206,7 @@ class ControlServer:
         end.setblocking(False)
         peer = peer_of(end)
         role = role_of(peer, *self._groups)
-        channel = Channel(end, "a client's connection", max_fds=1, discard=close_in_thread)
+        channel = Channel(end, "a client's connection", max_fds=limits.MESSAGE_FDS, discard=close_in_thread)
         refusal = (
             self._reason_to_refuse(peer)
             if role is not None
@@ -300,6 +301,12 @@ class ControlServer:
             if tracked.console is hub:
                 self.operation_changed(tracked)
 
+    def keep_without_client(self, tracked: Tracked) -> None:
+        """From now on it goes on when its client goes away."""
+        for connection in self._connections.values():
+            connection.mine.discard(tracked)
+        self.operation_changed(tracked)
+
     def new_console(self, columns: int, rows: int) -> ConsoleHub:
         """A console for a new operation."""
         return ConsoleHub(self.events, columns, rows, Replay(kept=bool(self._service.address)))
@@ -366,7 +373,11 @@ class ControlServer:
         """The counters, in OpenMetrics form."""
         launcher = self.supervisor.launcher_pid
         return self.metrics.text(
-            live={"waiting": self.operations.waiting, "running": self.operations.running},
+            live={
+                "waiting": self.operations.waiting,
+                "running": self.operations.running,
+                "guest": self.operations.guests,
+            },
             helpers=self.supervisor.helpers_alive,
             clients=len(self._connections),
             usage=usage_of("daemon", {} if launcher is None else {"launcher": launcher}),

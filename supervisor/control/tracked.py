@@ -13,6 +13,7 @@ from domward.protocol.control import (
     Completed,
     ControlMessage,
     DiskInspected,
+    GuestEnded,
     OperationInfo,
     Started,
     State,
@@ -23,11 +24,15 @@ from domward.protocol.fds import Fd
 from domward.protocol.records import field, frozen, mutable
 
 from ..bootloader import BootResult, InspectResult
+from ..guests import GuestResult
 from ..operations import Operation
 from .console import ConsoleHub
 
 DONE = "done"  # the outcome of an operation that has its result
 LOST = "lost"  # the outcome of one that was under way when the daemon died
+
+
+AnyOperation = Operation[BootResult] | Operation[InspectResult] | Operation[GuestResult]
 
 
 def now_ms() -> int:
@@ -62,7 +67,8 @@ class Waiter(Protocol):
 class Tracked:
     """An operation and what is known of it. States as `State`; `outcome` is set exactly once, with DONE.
 
-    Owns the disk that came from a client, the console and, until it is let go, the result.
+    Owns the disks that came from a client, the console and, until it is let go, the result. `has_turn` says whether it
+    counts among those that run.
     """
 
     id: str
@@ -71,8 +77,9 @@ class Tracked:
     pid: int
     label: str
     detached: bool
-    operation: Operation[BootResult] | Operation[InspectResult] | None = None
-    disk: Fd | None = None
+    operation: AnyOperation | None = None
+    disks: tuple[Fd, ...] = ()
+    has_turn: bool = False
     console: ConsoleHub | None = None
     state: State = State.WAITING
     steps: list[tuple[int, str]] = field(default_factory=list)
@@ -81,7 +88,7 @@ class Tracked:
     ended: int = 0
     outcome: str = ""
     error: DomwardError | None = None
-    summary: Completed | DiskInspected | None = None
+    summary: Completed | DiskInspected | GuestEnded | None = None
     result: BootResult | Inspection | None = None
     waiters: list[Waiter] = field(default_factory=list)
     on_change: Callable[[Tracked], None] = lambda _tracked: None
@@ -127,7 +134,8 @@ class Tracked:
         }
 
     def step(self, name: str) -> None:
-        """Notes that step `name` begins, and tells it."""
+        """Notes that step `name` begins, and tells it. Of more than limits.STEPS the last one takes the last place."""
+        del self.steps[limits.STEPS - 1 :]
         self.steps.append((now_ms() - self.submitted, name))
         for waiter in [*self.waiters]:
             if waiter.takes_steps:
@@ -144,10 +152,18 @@ class Tracked:
         self.state = state
         self.on_change(self)
 
-    def finish(self, outcome: str, error: DomwardError | None, result: BootResult | Inspection | None) -> None:
+    def finish(
+        self, outcome: str, error: DomwardError | None, result: BootResult | Inspection | GuestResult | None
+    ) -> None:
         """It is over: everybody who waits gets the one completion."""
         self.ended = now_ms()
-        self.outcome, self.error, self.result = outcome, error, result
+        self.outcome, self.error = outcome, error
+        if isinstance(result, GuestResult):
+            self.summary = GuestEnded(
+                request=1, operation=self.id, label=self.label, death=result.death, starts=result.starts
+            )
+        else:
+            self.result = result
         if isinstance(result, BootResult):
             self.summary = _completed(result)
         elif isinstance(result, Inspection):
@@ -165,7 +181,10 @@ class Tracked:
             return
         with_files = waiter.takes_files and self.result is not None
         values = {key: getattr(self.summary, key) for key in self.summary.FIELDS}
-        message = type(self.summary)(**values | {"request": waiter.request, "files": with_files})
+        changed: dict[str, object] = {"request": waiter.request}
+        if not isinstance(self.summary, GuestEnded):
+            changed["files"] = with_files
+        message = type(self.summary)(**values | changed)
         waiter.tell(message, self._files() if with_files else ())
 
     def forget(self) -> None:

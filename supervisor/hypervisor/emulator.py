@@ -101,9 +101,9 @@ class Emulator:
         verify_emulator(self.child.pid, self.uid, self._host.without)
 
     def last_words(self) -> str:
-        """The last line that it wrote on standard error, printable; empty where it wrote none."""
+        """The last lines that it wrote on standard error, printable; empty where it wrote none."""
         rows = [row for row in readable_rows([bytes(self._said)]) if row.strip()]
-        return rows[-1] if rows else ""
+        return "; ".join(rows[-limits.PROGRAM_LAST_ROWS :])
 
     def _on_output(self, _found: Condition) -> None:
         assert self._output is not None

@@ -33,41 +33,32 @@ How the backends fit:
 
 from __future__ import annotations
 
-import enum
+import re
 from pathlib import Path
 from typing import Protocol
 
-from domward.protocol.errors import HelperError
+from domward.protocol import limits
+from domward.protocol.errors import UsageError
 from domward.protocol.fds import Fd
+from domward.protocol.guests import Action, Death, GuestType
 from domward.protocol.records import frozen, names_of
 
 from ..audit.record import Detail
 from ..helper import HelperHost
 from ..sinks import SealedFile
 
-
-class Death(enum.Enum):
-    """How a guest came to its end."""
-
-    POWEROFF = "poweroff"  # it switched itself off
-    REBOOT = "reboot"  # it wants to be started anew: its bootloader runs again
-    CRASH = "crash"  # its kernel said so, or the hypervisor had to stop it
-    DESTROYED = "destroyed"  # somebody took it away: `destroy`, or an administrator behind domward's back
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*", re.ASCII)
+_UUID = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
 
-class Action(enum.Enum):
-    """What on_poweroff, on_reboot and on_crash of xl.cfg(5) may ask for here."""
-
-    DESTROY = "destroy"
-    RESTART = "restart"
-    PRESERVE = "preserve"
+def is_guest_name(text: str) -> bool:
+    """Whether a guest can be called `text`: it goes into lists, file names and qemu's options."""
+    return len(text) <= limits.GUEST_NAME_BYTES and _NAME.fullmatch(text) is not None
 
 
-class GuestType(enum.Enum):
-    """`type` of xl.cfg(5): the kinds of guest that are given a kernel."""
-
-    PV = "pv"
-    PVH = "pvh"
+def is_uuid(text: str) -> bool:
+    """Whether `text` is a UUID in the usual form."""
+    return _UUID.fullmatch(text) is not None
 
 
 @frozen(kw_only=True)
@@ -76,7 +67,7 @@ class GuestDisk:
 
     `fd` is open for reading, and for writing where `writable`; it stays the caller's and is open as long as the guest
     is there. None where only root's `path` was given: absolute, from root, for backends that open paths.
-    `block_device` says whether the path or fd is one.
+    `block_device` says whether the fd is one; it is looked at when the operation begins.
     """
 
     vdev: str
@@ -104,6 +95,21 @@ class GuestDescription:
     on_poweroff: Action = Action.DESTROY
     on_reboot: Action = Action.RESTART
     on_crash: Action = Action.DESTROY
+
+    def __post_init__(self) -> None:
+        if not is_guest_name(self.name):
+            raise UsageError(
+                f"A guest's name has 1 to {limits.GUEST_NAME_BYTES} of the characters A-Z a-z 0-9 . _ + -, "
+                "and begins with a letter or a digit."
+            )
+        if not is_uuid(self.uuid):
+            raise UsageError("A guest's uuid has 32 hexadecimal digits in groups of 8, 4, 4, 4 and 12.")
+        if not 1 <= self.memory_mib <= limits.GUEST_MEMORY_MIB or not 1 <= self.vcpus <= limits.GUEST_VCPUS:
+            raise UsageError("A guest's memory or its number of processors is out of range.")
+        if not 1 <= len(self.disks) <= limits.GUEST_DISKS:
+            raise UsageError(f"A guest has 1 to {limits.GUEST_DISKS} disks.")
+        if len({disk.vdev for disk in self.disks}) < len(self.disks):
+            raise UsageError("Two disks of a guest have the same name in it.")
 
     def after(self, death: Death) -> Action:
         """What is to be done after `death`."""
@@ -197,9 +203,3 @@ class Backend(Protocol):
 
         `host` has the configuration, the event layer, the uids and the audit trail of `operation`, its id.
         """
-
-
-class HypervisorError(HelperError):
-    """A hypervisor's program died, did not answer, or said what it may not: perhaps the guest's doing."""
-
-    code = "hypervisor-failed"

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from domward.protocol import limits
-from domward.protocol.errors import ConfinementUnavailable, OperationFailed, UsageError
+from domward.protocol.errors import ConfinementUnavailable, HypervisorError, OperationFailed, UsageError
 from domward.protocol.fds import Fd
+from domward.protocol.guests import Death
 from domward.protocol.layers import Layer
 
 from .. import paths
@@ -33,7 +34,7 @@ from ..config import Accelerator
 from ..endings import to_its_end
 from ..helper import HelperHost
 from .emulator import Emulator, first_fd
-from .interface import BootFiles, Death, GuestDescription, GuestDisk, HypervisorError
+from .interface import BootFiles, GuestDescription, GuestDisk
 from .qmp import Qmp
 
 _LOG = logging.getLogger("domward.qemu")

@@ -18,11 +18,10 @@ from collections.abc import Callable
 from typing import Any
 
 from domward.protocol import limits
-from domward.protocol.errors import printable
+from domward.protocol.errors import HypervisorError, printable
 from domward.protocol.fds import Fd
 
 from ..events import Condition, Events
-from .interface import HypervisorError
 
 _CHUNK = 16 * limits.KIB
 _NAME_CHARACTERS = 128  # of a name or a description that is shown: qemu's are shorter

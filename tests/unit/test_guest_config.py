@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from domward.protocol import limits
+from domward.protocol.guests import Action, GuestType
 from domward.supervisor.guest_config import KEYS, GuestConfigError, parse_config, read_config
 from domward.supervisor.guest_disks import DiskSpec, DiskSpecError, parse_disk
-from domward.supervisor.hypervisor.interface import Action, GuestType
 
 WHOLE = b"""
 # a guest
