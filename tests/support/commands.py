@@ -25,6 +25,9 @@ EXIT_CODES = {
     "helper-died": 6,
     "confinement-failed": 4,
     "cancelled": 130,
+    "guest-config": 2,
+    "name-taken": 3,
+    "no-hypervisor": 3,
 }
 # Codes that begin so are many.
 EXIT_CODES_OF_KINDS = {"disk-": 7, "program-": 6}
