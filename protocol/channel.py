@@ -104,13 +104,21 @@ class Channel:
         self._ancillary = ancillary
 
     @classmethod
-    def pair(cls, name: str, *, max_fds: int = 0, identify: bool = False, pidfds: bool = True) -> tuple[Channel, Fd]:
+    def pair(
+        cls,
+        name: str,
+        *,
+        max_fds: int = 0,
+        identify: bool = False,
+        pidfds: bool = True,
+        discard: Callable[[Fd], None] = Fd.close,
+    ) -> tuple[Channel, Fd]:
         """A non-blocking channel for this process and, as a plain fd, the blocking end for another."""
         near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         far_fd = Fd(far.detach(), f"{name}'s far end")
         try:
             near.setblocking(False)
-            return cls(near, name, max_fds=max_fds, identify=identify, pidfds=pidfds), far_fd
+            return cls(near, name, max_fds=max_fds, identify=identify, pidfds=pidfds, discard=discard), far_fd
         except BaseException:
             near.close()
             far_fd.close()

@@ -32,6 +32,7 @@ from .syscall_numbers import AUDIT_ARCHITECTURES, NUMBERS
 #: Names that conditions may use, from the kernel's headers; the same on every machine that NUMBERS knows.
 CONSTANTS = {
     "PROT_EXEC": 0x4,
+    "MAP_ANONYMOUS": 0x20,
     "MAP_HUGETLB": 0x40000,
     "O_RDWR_NOCTTY_CLOEXEC": 0x80102,
     "AT_EMPTY_PATH": 0x1000,

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Executor
 from contextlib import ExitStack
 from hashlib import sha256
@@ -52,7 +52,7 @@ from .operations import Operation
 from .ptys import open_ptys
 from .relay import Relay, ended_early
 from .resizing import Resizing
-from .sinks import SealedFile, freeze, hash_sealed, open_sink, seal
+from .sinks import SealedFile, freeze_in_thread, hash_sealed, open_sink, seal
 from .verification import Verified
 
 _NO_TIMEOUT_GIVEN = -1
@@ -335,7 +335,7 @@ async def _run_program(
     )
     order = programs.run_order(program, budgets, options, request.bootloader_args)
     await helper.order(HelperState.RUNNING, order, [*sinks, slave])
-    answer = await session.read_answer(helper, [slave], lambda: None)
+    answer = await session.read_answer(helper, [slave], _no_kernel_yet)
     await helper.ended()
     log = await session.finish_console()
     if isinstance(answer, ProgramFailed):
@@ -349,6 +349,10 @@ async def _run_program(
         source=f"program:{printable(program.name)}",
     )
     return helper, read, log
+
+
+async def _no_kernel_yet() -> None:
+    """A program's kernel is looked at once it is dead, and not before."""
 
 
 async def _disk_of(operation: Operation[BootResult] | Operation[InspectResult], disk: Path | Fd) -> Fd:
@@ -396,11 +400,11 @@ class _Hashing:
         self._executor = executor
         self._running: dict[Fd, asyncio.Future[str]] = {}
 
-    def begin(self, sink: Fd, limit: int, reader: Helper) -> None:
+    async def begin(self, sink: Fd, limit: int, reader: Helper) -> None:
         """Freezes a sink that `reader` has turned away from and starts on it, once. Raises ProtocolViolation."""
         if sink in self._running:
             return
-        size = freeze(sink, reader.name)
+        size = await freeze_in_thread(sink, reader.name)
         if size > limit:
             raise ProtocolViolation(f"The {sink.name} has {size} bytes; {limit} are allowed.", helper=reader.name)
         self._start(sink, size)
@@ -474,10 +478,10 @@ class _Session:
             await asyncio.wait([ending], timeout=grace)
         await _cancel(ending)
 
-    async def read_answer(self, reader: Helper, given: list[Fd], on_kernel: Callable[[], None]) -> Answer:
+    async def read_answer(self, reader: Helper, given: list[Fd], on_kernel: Callable[[], Awaitable[None]]) -> Answer:
         """The reader's answer; `given` are fds that only the reader shall hold from now on.
 
-        `on_kernel` is called when the reader says that it is done with the kernel and turns to the ramdisk.
+        `on_kernel` is awaited when the reader says that it is done with the kernel and turns to the ramdisk.
         """
         for fd in given:
             fd.close()
@@ -502,7 +506,7 @@ class _Session:
         finally:
             await _cancel(answer)
 
-    async def _answer(self, reader: Helper, on_kernel: Callable[[], None]) -> Answer:
+    async def _answer(self, reader: Helper, on_kernel: Callable[[], Awaitable[None]]) -> Answer:
         while True:
             message = (await reader.receive()).message
             if isinstance(message, Progress):
@@ -512,7 +516,7 @@ class _Session:
                 elif self._resizing is not None:
                     self._resizing.menu_ends()
                 if message.step is ReadStep.RAMDISK:
-                    on_kernel()
+                    await on_kernel()
             elif isinstance(message, DiskFailed):
                 await reader.ended()
                 raise DiskError(message.reason, message.what, advice=message.advice)

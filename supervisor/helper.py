@@ -50,6 +50,7 @@ from .helper_states import ALLOWED, ANSWERS, HelperState
 from .launcher import Launcher, step_error
 from .leases import UidLeases
 from .life_cycle import HELPER, ORDERS, HelperEvent
+from .opening import close_in_thread
 from .paths import PROC
 from .verification import Verified, verify
 
@@ -129,6 +130,7 @@ class Helper:
             max_fds=limits.MESSAGE_FDS,
             identify=True,
             pidfds=config.identify_by_pidfd,
+            discard=close_in_thread,
         )
         request = partial(
             Spawn,
@@ -333,6 +335,8 @@ class Helper:
             kind = type(received.message)
             self._counts[kind] += 1
             if self._counts[kind] > ALLOWED[self.state][kind]:
+                for fd in received.fds:
+                    close_in_thread(fd)
                 received.close()
                 raise ProtocolViolation(f"{kind.NAME} came more often than it may.")
             return received

@@ -26,6 +26,7 @@ from .config import Config
 from .endings import to_its_end
 from .events import Condition, Events, Watch
 from .launcher_process import LauncherProcess
+from .opening import close_in_thread
 from .verification import Privileges, verify_launcher
 
 _MOST_PENDING = 64  # requests: some 278 small messages fit into the channel unread, so sending never waits
@@ -77,6 +78,7 @@ class Launcher:
             max_fds=1,
             identify=True,
             pidfds=self._config.identify_by_pidfd,
+            discard=close_in_thread,
         )
         self.child = Child(
             pid,
@@ -186,7 +188,7 @@ class Launcher:
         elif isinstance(message, Spawned):
             answer = self._pending.pop(message.request, None)
             if answer is None:
-                received.close()
+                close_in_thread(received.fds[0])
                 raise ProtocolViolation("The launcher answered a request that was not made.", helper="launcher")
             answer.set_result(NewProcess(message.pid, received.fds[0]))
         elif isinstance(message, SpawnFailed):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Opens, looks at and closes disks in threads of their own: a hung file server must stop neither the event loop nor
-the time-out.
+the time-out. So does all else that waits for as long as somebody likes who is not trusted, such as closing an fd that a
+helper or a client sent.
 
 The threads are daemons, because one that hangs in a system call can be ended by nothing: the operation ends without it,
 and what it opens in the end is closed at once.
@@ -22,18 +23,25 @@ from domward.protocol.fds import Fd
 
 from .disks import open_disk
 
+
+class NoThread(OperationFailed):
+    """No thread could be started; nothing of the work was done."""
+
+    code = "out-of-memory"
+
+
 FoundT = TypeVar("FoundT")
 
 
 async def open_disk_in_thread(disk: Path) -> Fd:
-    """As `disks.open_disk`, and OperationFailed where there is no thread to be had; can be cancelled."""
+    """As `disks.open_disk`, and NoThread where there is none to be had; can be cancelled."""
     return await in_thread(lambda: open_disk(disk), Fd.close)
 
 
 async def in_thread(work: Callable[[], FoundT], discard: Callable[[FoundT], None]) -> FoundT:
     """What `work` returns or raises, without waiting for it in this thread; can be cancelled.
 
-    `discard` lets go of what `work` returns after a cancellation. Raises OperationFailed where there is no thread.
+    `discard` lets go of what `work` returns after a cancellation. Raises NoThread where there is none to be had.
     """
     loop = asyncio.get_running_loop()
     ready: asyncio.Future[None] = loop.create_future()
@@ -67,7 +75,7 @@ async def in_thread(work: Callable[[], FoundT], discard: Callable[[FoundT], None
     try:
         thread.start()
     except RuntimeError as error:  # how Python puts it that the kernel gives no thread
-        raise OperationFailed("No thread could be started to open the disk.", code="out-of-memory") from error
+        raise NoThread("No thread could be started.") from error
     try:
         await ready
     except BaseException:
@@ -111,7 +119,7 @@ async def close_disk(disk: Fd) -> None:
 
 
 def close_in_thread(fd: Fd) -> None:
-    """Closes an fd that a client opened: close(2) may wait for the file server that the file is on."""
+    """Closes an fd that a client or a helper sent: close(2) may wait for the file server that the file is on."""
     if fd.closed:
         return
     number = fd.detach()

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Ptys that a helper opened, checked before anything is done with them."""
+"""Ptys that a helper opened, checked before anything is done with them.
+
+They are looked at in a thread: what a helper sends in their place may be on a file server that does not answer.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from domward.protocol.records import frozen
 from .endings import to_its_end
 from .helper import Helper, HelperHost
 from .helper_states import HelperState
+from .opening import NoThread, close_in_thread, in_thread
 
 _TIOCGPTN = 0x80045430  # <asm-generic/ioctls.h>
 _PTMX = os.makedev(5, 2)
@@ -47,27 +51,49 @@ async def open_ptys(host: HelperHost, operation: str, count: int, columns: int, 
     The slaves belong to root afterwards, mode 0600, so that a later helper with the same uid has no claim on them.
     """
     helper = Helper(HelperKind.PTY, operation, host)
-    fds: tuple[Fd, ...] = ()
+    ptys: list[Pty] = []
     try:
         try:
             await helper.start()
             await helper.order(HelperState.OPENING, OpenPtys(count=count, columns=columns, rows=rows))
             received = await helper.receive()
-            fds = received.fds
             assert isinstance(received.message, PtysOpened)
-            if received.message.count != count:
-                raise ProtocolViolation(
-                    f"The pty helper opened {received.message.count} ptys instead of {count}.", helper=helper.name
-                )
-            ptys = [_check(master, slave, helper.name) for master, slave in zip(fds[::2], fds[1::2], strict=True)]
-            host.trail.fds_received(helper.name, fds)
+            ptys = await _checked(received.fds, count, helper.name)
+            host.trail.fds_received(helper.name, received.fds)
             await helper.ended()
         finally:
             await to_its_end(helper.close())
     except BaseException:
-        close_all(fds)
+        _close(ptys)
         raise
     return ptys
+
+
+async def _checked(fds: tuple[Fd, ...], count: int, helper: str) -> list[Pty]:
+    """The `count` ptys that `fds` are, or ProtocolViolation; they are closed where there is no result."""
+
+    def check() -> list[Pty]:
+        try:
+            if len(fds) != 2 * count:
+                raise ProtocolViolation(
+                    f"The pty helper opened {len(fds) // 2} ptys instead of {count}.", helper=helper
+                )
+            return [_check(master, slave, helper) for master, slave in zip(fds[::2], fds[1::2], strict=True)]
+        except BaseException:
+            close_all(fds)
+            raise
+
+    try:
+        return await in_thread(check, _close)
+    except NoThread:
+        for fd in fds:
+            close_in_thread(fd)
+        raise
+
+
+def _close(ptys: list[Pty]) -> None:
+    for pty in ptys:
+        pty.close()
 
 
 def _check(master: Fd, slave: Fd, helper: str) -> Pty:

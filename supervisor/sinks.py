@@ -19,6 +19,9 @@ from domward.protocol.errors import OperationFailed, ProtocolViolation
 from domward.protocol.fds import Fd
 from domward.protocol.records import frozen
 
+from .fd_copies import copies_of
+from .opening import NoThread, in_thread
+
 _MFD_NOEXEC_SEAL = 0x8  # <linux/memfd.h>, Linux 6.3
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
 
@@ -70,6 +73,21 @@ def freeze(sink: Fd, helper: str) -> int:
     except OSError as error:
         raise ProtocolViolation(f"The {sink.name} could not be sealed: {error.strerror}.", helper=helper) from error
     return os.fstat(sink.fileno()).st_size
+
+
+async def freeze_in_thread(sink: Fd, helper: str) -> int:
+    """As `freeze`, while the helper lives: as long as it is just writing, the kernel lets nobody seal."""
+    (copy,) = copies_of([sink])
+
+    def work() -> int:
+        with copy:
+            return freeze(copy, helper)
+
+    try:
+        return await in_thread(work, lambda _size: None)
+    except NoThread:
+        copy.close()
+        raise
 
 
 def seal(sink: Fd, claimed: int, limit: int, helper: str) -> None:

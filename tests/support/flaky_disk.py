@@ -85,9 +85,10 @@ def flaky_disk(
 
     `opening` is the errno with which opening it fails; 0: it does not; NEVER: it is not answered. A `deaf` server
     does not answer interrupts either, so that even SIGKILL does not end who waits for it, until the end of the block.
-    From when `silence` is set nothing is answered but interrupts: no look at the file, no read, no close.
+    While `silence` is set nothing is answered but interrupts: no look at the file, no read, no close.
     """
     held: set[int] = set()
+    over = threading.Event()
     where = folder / "flaky"
     where.mkdir()
     try:
@@ -96,7 +97,7 @@ def flaky_disk(
         pytest.skip("this machine has no /dev/fuse")
     with image.open("rb") as content:
         thread = threading.Thread(
-            target=_serve, args=(device, content.fileno(), read, opening, held, deaf, silence), name="fuse"
+            target=_serve, args=(device, content.fileno(), read, opening, held, deaf, silence, over), name="fuse"
         )
         try:
             options = f"fd={device},rootmode=40000,user_id=0,group_id=0,allow_other".encode()
@@ -106,8 +107,8 @@ def flaky_disk(
             try:
                 yield where / os.fsdecode(NAME)
             finally:
-                for unique in list(held):
-                    _reply(device, unique, errno.EIO)
+                over.set()  # whoever was held may ask for more: to close the file, as it ends
+                _let_go(device, held)
                 # The connection ends with the mount, and with it the server's read.
                 _LIBC.umount2(os.fsencode(where), _MNT_DETACH)
                 thread.join()
@@ -117,7 +118,14 @@ def flaky_disk(
 
 
 def _serve(
-    device: int, content: int, read: Read, opening: int, held: set[int], deaf: bool, silence: threading.Event | None
+    device: int,
+    content: int,
+    read: Read,
+    opening: int,
+    held: set[int],
+    deaf: bool,
+    silence: threading.Event | None,
+    over: threading.Event,
 ) -> None:
     while True:
         try:
@@ -138,8 +146,11 @@ def _serve(
                 held.discard(unique)
                 _reply(device, unique, errno.EINTR)
             continue
-        if (opcode == _OPEN and opening == NEVER) or (silence is not None and silence.is_set()):
+        silent = silence is not None and silence.is_set()
+        _let_go(device, held, silence is not None and not silent)
+        if silent or (opcode == _OPEN and opening == NEVER):
             held.add(unique)
+            _let_go(device, held, over.is_set())
             continue
         if opcode == _OPEN and opening:
             _reply(device, unique, opening)
@@ -150,6 +161,12 @@ def _serve(
             held.add(unique)
         except OSError as error:
             _reply(device, unique, error.errno or errno.EIO)
+
+
+def _let_go(device: int, held: set[int], now: bool = True) -> None:
+    with contextlib.suppress(KeyError):  # the server's thread and the one that ends it may do this at once
+        while now:
+            _reply(device, held.pop(), errno.EIO)
 
 
 def _answer(opcode: int, node: int, body: bytes, content: int, read: Read) -> bytes:

@@ -34,6 +34,7 @@ SYSCALL = ctypes.CDLL(None, use_errno=True).syscall
 NEEDED = "write -- the report\nexit_group -- the end\n"
 PROT_READ, PROT_EXEC, MAP_PRIVATE_ANONYMOUS = 1, 4, 0x22
 MAP_HUGETLB = 0x40000
+MAP_SHARED, MAP_PRIVATE = 1, 2
 
 
 def privileged_rules() -> tuple[Rule, ...]:
@@ -326,6 +327,13 @@ def test_no_helper_gets_of_the_hosts_huge_pages(kind: HelperKind) -> None:
     assert survives(policy, number_of("mmap"), 0, 4096, PROT_READ, *plain)
     refused = kind is HelperKind.PROGRAM  # with ENOMEM, as where there are none, and not killed
     assert survives(policy, number_of("mmap"), 0, 4096, PROT_READ, *huge) is refused
+
+
+@pytest.mark.parametrize("kind", [kind for kind in HelperKind if kind is not HelperKind.PROGRAM])
+def test_no_helper_of_ours_maps_a_file_whose_pages_somebody_else_may_keep_back(kind: HelperKind) -> None:
+    lines = [line for line in policy_text(kind).splitlines() if not line.startswith(("write ", "exit_group "))]
+    for flags in (MAP_PRIVATE, MAP_SHARED):
+        assert not survives("\n".join(lines) + "\n", number_of("mmap"), 0, 4096, PROT_READ, flags, 0, 0)
 
 
 @pytest.mark.parametrize("flags", [os.O_CREAT, os.O_TRUNC, os.O_TMPFILE, os.O_PATH, os.O_DIRECTORY])

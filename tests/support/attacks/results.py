@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .attacker import Stopped
-from .syscalls import F_ADD_SEALS, MAP_SHARED, PROT_READ, PROT_WRITE
+from .syscalls import F_ADD_SEALS, MAP_PRIVATE, MAP_SHARED, PROT_READ, PROT_WRITE
 from .table import attack, stop
 
 if TYPE_CHECKING:  # it needs domward, which the peers' interpreters do not have
@@ -59,7 +59,7 @@ def exceed_the_file_size(attacker: HelperAttacker) -> None:
     attacker.call("ftruncate", attacker.fd("kernel"), 1 << 40)
 
 
-@attack(by=REFUSED, without=None, kinds=READER, peers=False)
+@attack(without=REFUSED, kinds=READER, peers=False)
 def keep_the_kernel_mapped(attacker: HelperAttacker) -> None:
     """Change the kernel through a mapping, after it was hashed."""
     attacker.call("ftruncate", attacker.fd("kernel"), 4096)
@@ -67,6 +67,13 @@ def keep_the_kernel_mapped(attacker: HelperAttacker) -> None:
     attacker.say(KERNEL)
     attacker.say(RAMDISK)
     attacker.idle()
+
+
+@attack(without=stop("result check", "delivered"), kinds=READER, peers=False)
+def map_what_the_kernel_is_copied_from(attacker: HelperAttacker) -> None:
+    """Keep the supervisor from sealing the kernel by writing it from a mapping of a disk that does not answer."""
+    attacker.call("mmap", 0, 4096, PROT_READ, MAP_PRIVATE, attacker.fd("disk"), 0)
+    attacker.answer()
 
 
 @attack(by=FROZEN, without=None, kinds=READER, peers=False)
