@@ -42,6 +42,7 @@ CLONE_NEWPID = 0x20000000
 CLONE_NEWNET = 0x40000000
 _CLONE_PIDFD = 0x00001000
 _CLONE_PARENT = 0x00008000
+_CLONE_INTO_CGROUP = 0x200000000  # Linux 5.7
 
 # <linux/mount.h>
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
@@ -94,13 +95,14 @@ def number_of(name: str) -> int:
         raise OSError(38, f"{name} has no known number on {MACHINE}") from None
 
 
-def clone_sibling(namespaces: int) -> tuple[int, int]:
+def clone_sibling(namespaces: int, group: int | None = None) -> tuple[int, int]:
     """Forks a child of this process's *parent* into new `namespaces` (CLONE_NEW* bits): clone3(2) with CLONE_PARENT.
 
     Returns (pid, pidfd) here and (0, -1) in the child. The interpreter's own fork hooks run on both sides.
     """
     # exit_signal must be 0 with CLONE_PARENT: the child gets this process's own
-    return _clone(namespaces | _CLONE_PARENT, exit_signal=0)
+    into = 0 if group is None else _CLONE_INTO_CGROUP
+    return _clone(namespaces | _CLONE_PARENT | into, exit_signal=0, group=group or 0)
 
 
 def clone_child(namespaces: int) -> tuple[int, int]:
@@ -108,9 +110,9 @@ def clone_child(namespaces: int) -> tuple[int, int]:
     return _clone(namespaces, exit_signal=signal.SIGCHLD)
 
 
-def _clone(flags: int, exit_signal: int) -> tuple[int, int]:
+def _clone(flags: int, exit_signal: int, group: int = 0) -> tuple[int, int]:
     pidfd = ctypes.c_int(-1)
-    arguments = struct.pack("=11Q", flags | _CLONE_PIDFD, ctypes.addressof(pidfd), 0, 0, exit_signal, *(0,) * 6)
+    arguments = struct.pack("=11Q", flags | _CLONE_PIDFD, ctypes.addressof(pidfd), 0, 0, exit_signal, *(0,) * 5, group)
     buffer = ctypes.create_string_buffer(arguments, len(arguments))
     ctypes.pythonapi.PyOS_BeforeFork()
     ctypes.set_errno(0)

@@ -16,12 +16,13 @@ import os
 import resource
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from domward.protocol import limits, seccomp
 from domward.protocol.channel import Channel, Received
 from domward.protocol.errors import DomwardError
-from domward.protocol.fds import Fd
+from domward.protocol.fds import Fd, close_all
 from domward.protocol.layers import Layer
 from domward.protocol.messages import (
     Confined,
@@ -67,7 +68,7 @@ def main() -> int:
     # For the helpers, which inherit it: no default action ends the first process of a pid namespace.
     signal.signal(signal.SIGTERM, _end_at_once)
     os.umask(0o022)  # not that of whoever started it: a helper enters the folders of its root as another user
-    channel = _channel_of(CHANNEL_FD, "launcher's channel", max_fds=1)
+    channel = _channel_of(CHANNEL_FD, "launcher's channel", max_fds=2)
     try:
         kernel.close_from(CHANNEL_FD + 1)
         host = _prepare()
@@ -144,7 +145,10 @@ def _spawn(channel: Channel, received: Received, host: Host) -> None:
     flags = namespaces(frozenset(request.without))
     # Made here and not in the helper, for which each page that is written to is one to be copied first.
     end = _channel_of(received.fds[0].detach(), f"{request.kind.value}'s channel", max_fds=limits.MESSAGE_FDS)
-    _make(channel, request.request, end, kernel.clone_sibling, flags, lambda: _helper(request, end, host))
+    clone: Callable[[int], tuple[int, int]] = kernel.clone_sibling
+    if request.grouped:
+        clone = partial(kernel.clone_sibling, group=received.fds[1].fileno())
+    _make(channel, request.request, end, clone, flags, lambda: _helper(request, end, host), received.fds[1:])
 
 
 def _hold_user_namespace(channel: Channel, received: Received) -> None:
@@ -162,14 +166,17 @@ def _make(
     clone: Callable[[int], tuple[int, int]],
     flags: int,
     live: Callable[[], NoReturn],
+    rest: Sequence[Fd] = (),
 ) -> None:
-    """Makes a process that does `live` and owns `end`, and answers the request of that number."""
+    """Makes a process that does `live` and owns `end`, and answers the request of that number; `rest` is closed."""
     try:
         pid, pidfd = clone(flags)
     except OSError as error:
+        close_all(rest)
         end.close()
         channel.send(SpawnFailed(request=request, step="clone", errno=error.errno or 0))
         return
+    close_all(rest)
     if pid == 0:
         channel.close()
         live()

@@ -55,7 +55,7 @@ class LauncherReady(Message, name="launcher-ready"):
 
 
 class Spawn(Message, name="spawn"):
-    """Start one helper. Fds: the helper's end of its channel.
+    """Start one helper. Fds: the helper's end of its channel and, where it is `grouped`, its control group.
 
     `without` are layers not to be put on: the kernel lacks them and the configuration allows it.
     `uid` and `gid` are numbers of the configured range, in use by no other live helper.
@@ -70,6 +70,7 @@ class Spawn(Message, name="spawn"):
     cpu_seconds: int = integer(1, 86_400)
     file_bytes: int = integer(0, _SIZE)
     without: tuple[Layer, ...] = several_choices(Layer)
+    grouped: bool = boolean()
 
     @property
     def processes(self) -> int:
@@ -77,8 +78,8 @@ class Spawn(Message, name="spawn"):
         return limits.PROGRAM_PROCESSES if self.kind is HelperKind.PROGRAM else 0
 
     def fd_count(self) -> int:
-        """The channel."""
-        return 1
+        """The channel, and the group."""
+        return 2 if self.grouped else 1
 
 
 class HoldUserNamespace(Message, name="hold-user-namespace"):

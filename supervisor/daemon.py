@@ -29,6 +29,7 @@ from domward.protocol.fds import Fd
 from domward.protocol.records import replaced
 
 from . import paths
+from .cgroups import Groups
 from .config import Config
 from .control.server import ControlServer
 from .orphans import end_orphans
@@ -156,6 +157,8 @@ class _Daemon:
         config = self._settings.config
         with single_instance(config.state_directory):
             _raise_fd_limit()
+            if (groups := Groups.delegated()) is not None:
+                groups.prepare()
             for pid in end_orphans(config):
                 _LOG.warning("helper %d had outlived its supervisor: ended", pid)
             if config.log_directory is not None:

@@ -221,7 +221,7 @@ async def _user_namespace(host: HelperHost, owner: _Owner, uid: int, stack: Exit
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with near, Fd(far.detach(), "end of a user namespace's holder") as end:
         try:
-            process = await host.launcher.spawn(partial(HoldUserNamespace), end)
+            process = await host.launcher.spawn(partial(HoldUserNamespace), [end])
         except ConfinementFailed:
             return None
         holder = Child(

@@ -9,14 +9,14 @@ import re
 from collections.abc import Mapping
 
 from domward.protocol.channel import Channel
-from domward.protocol.errors import ConfinementUnavailable, DomwardError
+from domward.protocol.errors import ConfinementUnavailable, DomwardError, OperationFailed
 from domward.protocol.layers import LOST_WITHOUT, Layer
 from domward.protocol.messages import HelperKind
 from domward.protocol.privileges import LAUNCHER_KEEPS, Capability, capability_bits, capability_names
 from domward.protocol.records import field, frozen, replaced
 
 from . import kernel, privileges, user_namespace
-from .cgroups import cgroup_delegated
+from .cgroups import Groups, has_kill
 from .children import pidfds_tell
 from .config import Config
 from .helper import Helper
@@ -131,7 +131,7 @@ async def diagnose(
             _process("supervisor", Privileges.of(os.getpid()), privileges.RUNNING_PROGRAMS),
             _process("launcher", launcher, LAUNCHER_KEEPS),
         ),
-        features=_features(landlock_abi),
+        features=_features(landlock_abi, await _groups(config)),
         helpers=tuple(kind.value for kind in list(HelperKind)[: len(verified)]),
         problem=problem,
         config=config,
@@ -159,7 +159,18 @@ def _process(name: str, seen: Privileges | None, keeps: Mapping[Capability, str]
     )
 
 
-def _features(landlock_abi: int) -> tuple[FeatureReport, ...]:
+async def _groups(config: Config) -> Groups | None:
+    """Where operations have control groups, tried."""
+    groups = Groups.delegated()
+    if groups is not None:
+        try:
+            await groups.new(f"doctor-{os.getpid()}", config.budgets).close()
+        except OperationFailed:
+            return None
+    return groups
+
+
+def _features(landlock_abi: int, groups: Groups | None) -> tuple[FeatureReport, ...]:
     return (
         FeatureReport(
             "landlock-abi-6",
@@ -188,8 +199,18 @@ def _features(landlock_abi: int) -> tuple[FeatureReport, ...]:
         ),
         FeatureReport(
             "cgroup-v2-delegated",
-            cgroup_delegated(),
-            "what helpers use is bounded by the resource limits of each, which hold in any case",
+            groups is not None,
+            "helpers are bounded and ended one by one: their resource limits and pidfds hold in any case",
+        ),
+        FeatureReport(
+            "cgroup-limits",
+            groups is not None and len(groups.bounds) > 1,
+            "memory and processes are bounded for each process of an operation, not for all of them together",
+        ),
+        FeatureReport(
+            "cgroup-kill",
+            has_kill(),
+            "an operation's group is not killed as one; pid namespaces end what helpers started",
         ),
     )
 

@@ -42,6 +42,7 @@ from domward.protocol.schema import Message
 
 from .audit.record import Event
 from .audit.trail import OperationTrail
+from .cgroups import Group
 from .children import Child, ChildStuck
 from .config import Config
 from .endings import to_its_end
@@ -65,7 +66,7 @@ class HelperHost:
     """What helpers need of their supervisor.
 
     `without` are the layers that this host lacks and may lack; `stuck` takes the processes that cannot be ended;
-    `trail` is told what helpers there are and what they get.
+    `trail` is told what helpers there are and what they get; `group` is what they are born in, where there are groups.
     """
 
     config: Config
@@ -75,6 +76,7 @@ class HelperHost:
     without: frozenset[Layer]
     stuck: list[Child]
     trail: OperationTrail
+    group: Group | None = None
 
 
 @mutable(eq=False)
@@ -132,6 +134,7 @@ class Helper:
             pidfds=config.identify_by_pidfd,
             discard=close_in_thread,
         )
+        group = self.host.group
         request = partial(
             Spawn,
             kind=self.kind,
@@ -142,10 +145,11 @@ class Helper:
             cpu_seconds=config.budgets.helper_cpu_seconds,
             file_bytes=file_bytes,
             without=tuple(self.host.without),
+            grouped=group is not None,
         )
         self._requested = True
         with far:
-            process = await self.host.launcher.spawn(request, far)
+            process = await self.host.launcher.spawn(request, [far] if group is None else [far, group.fd])
         self._child = Child(
             process.pid,
             process.pidfd,
@@ -163,6 +167,8 @@ class Helper:
         launcher = self.host.launcher.privileges
         assert launcher is not None
         try:
+            if group is not None and not group.holds(process.pid):
+                raise ConfinementFailed("A helper is not in its operation's control group.", step="cgroup")
             self.verified = verify(process.pid, request(request=1), message.layers, required, launcher.filters)
         except ConfinementFailed:
             # A process that has just been killed shows nothing any more: then its death is what went wrong.

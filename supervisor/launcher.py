@@ -12,6 +12,7 @@ import contextlib
 import itertools
 import os
 import signal
+from collections.abc import Sequence
 from functools import partial
 
 from domward.protocol.channel import Channel, ChannelClosed, Received
@@ -98,10 +99,10 @@ class Launcher:
         except TimeoutError:
             raise HelperDied("The launcher did not become ready in time.", status=None) from None
 
-    async def spawn(self, make_request: partial[Spawn] | partial[HoldUserNamespace], helper_end: Fd) -> NewProcess:
-        """Asks for a helper, or a holder, at the other end of `helper_end`, which stays the caller's."""
+    async def spawn(self, make_request: partial[Spawn] | partial[HoldUserNamespace], fds: Sequence[Fd]) -> NewProcess:
+        """Asks for a helper, or a holder, with the `fds` that go with that, which stay the caller's."""
         async with self._places:
-            answer = self._request(make_request, helper_end)
+            answer = self._request(make_request, fds)
             try:
                 return await asyncio.shield(answer)
             except asyncio.CancelledError:
@@ -109,13 +110,13 @@ class Launcher:
                 raise
 
     def _request(
-        self, make_request: partial[Spawn] | partial[HoldUserNamespace], helper_end: Fd
+        self, make_request: partial[Spawn] | partial[HoldUserNamespace], fds: Sequence[Fd]
     ) -> asyncio.Future[NewProcess]:
         if not self.alive or self._channel is None:
             raise HelperDied("The launcher is gone.", status=None)
         number = next(self._requests)
         try:
-            self._channel.send(make_request(request=number), [helper_end])
+            self._channel.send(make_request(request=number), fds)
         except (BlockingIOError, ChannelClosed):
             raise HelperDied("The launcher does not take requests any more.", status=None) from None
         answer: asyncio.Future[NewProcess] = asyncio.get_running_loop().create_future()

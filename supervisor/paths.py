@@ -43,9 +43,9 @@ NULL_DEVICE = "/dev/null"
 PYGRUB_OUTPUT = Path("/var/run/xen/pygrub")
 PROC = Path("/proc")
 
-#: This process's place in the unified cgroup tree, and where that is mounted.
+#: This process's place in the unified cgroup tree, and what is mounted where.
 OWN_CGROUP = PROC / "self/cgroup"
-CGROUPS = Path("/sys/fs/cgroup")
+OWN_MOUNTS = PROC / "self/mountinfo"
 
 #: This process's user namespace, and how many more there may be: user_namespaces(7).
 USER_NAMESPACE, MOST_USER_NAMESPACES = PROC / "self/ns/user", PROC / "sys/user/max_user_namespaces"

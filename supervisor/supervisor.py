@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ import domward
 from domward.protocol.errors import (
     ConfinementUnavailable,
     DomwardError,
+    HelperDied,
     OperationFailed,
     RefusedError,
     UsageError,
@@ -30,6 +32,7 @@ from domward.protocol.messages import LauncherReady
 from .audit.record import Actor, Domain, Event
 from .audit.trail import AuditTrail, OperationTrail, described, event_of, outcome_of, symbol_of, written
 from .bootloader import BootloaderOperations, BootRequest, BootResult, InspectResult
+from .cgroups import Groups
 from .children import Child
 from .config import Config
 from .endings import to_its_end
@@ -41,7 +44,7 @@ from .launcher_process import LauncherProcess
 from .launchers import Launchers
 from .leases import UidLeases
 from .missing_layers import require_optional
-from .operations import Operation
+from .operations import Operation, ResultT
 from .user_namespace import missing_layers
 
 TYPE_CHECKING = False  # what type checkers take for true, without the cost of loading `typing`
@@ -86,6 +89,7 @@ class Supervisor:
         self._closed = False
         self._trail: AuditTrail | None = None
         self._told_missing: frozenset[Layer] = frozenset()
+        self._groups: Groups | None = None
 
     async def __aenter__(self) -> Supervisor:
         await self.open()
@@ -122,8 +126,14 @@ class Supervisor:
 
     async def _open(self, trail: AuditTrail) -> None:
         assert self._loop is not None
+        self._groups = Groups.delegated()
         opened = trail.note(
-            Event.SUPERVISOR_OPENED, {"version": domward.__version__, "config": self.config.completed()}
+            Event.SUPERVISOR_OPENED,
+            {
+                "version": domward.__version__,
+                "config": self.config.completed(),
+                "groups": self._groups.bounds if self._groups is not None else None,
+            },
         )
         if os.geteuid() != 0:
             raise ConfinementUnavailable(
@@ -200,14 +210,17 @@ class Supervisor:
             request.console.require_open()
         actions = self._actions()
 
-        async def body(operation: Operation[BootResult]) -> BootResult:
-            await trail.record(Event.REQUEST, request.described())
-            work = actions.run(operation, await self.host(trail), request)
+        async def work(operation: Operation[BootResult], host: HelperHost) -> BootResult:
+            work = actions.run(operation, host, request)
             if self._xenstore is None or request.domain is None or request.domain.id is None:
                 return await work
             from .hypervisor.domains import unless_gone
 
             return await unless_gone(self._xenstore, request.domain.id, work)
+
+        async def body(operation: Operation[BootResult]) -> BootResult:
+            await trail.record(Event.REQUEST, request.described())
+            return await self._grouped(operation, trail, work)
 
         async def conclude(error: DomwardError | None) -> None:
             await trail.concluded(error)
@@ -229,9 +242,12 @@ class Supervisor:
         request = BootRequest(disk=disk, image_format=image_format, actor=actor)  # the same arguments, the same check
         actions = self._actions()
 
+        async def work(operation: Operation[InspectResult], host: HelperHost) -> InspectResult:
+            return await actions.inspect(operation, host, disk, image_format)
+
         async def body(operation: Operation[InspectResult]) -> InspectResult:
             await trail.record(Event.REQUEST, request.described())
-            return await actions.inspect(operation, await self.host(trail), disk, image_format)
+            return await self._grouped(operation, trail, work)
 
         async def conclude(error: DomwardError | None) -> None:
             await trail.concluded(error)
@@ -279,6 +295,30 @@ class Supervisor:
         )
         self._own(operation)
         return operation
+
+    async def _grouped(
+        self,
+        operation: Operation[ResultT],
+        trail: OperationTrail,
+        work: Callable[[Operation[ResultT], HelperHost], Awaitable[ResultT]],
+    ) -> ResultT:
+        """What `work` gives, done by helpers in a control group of their own where there can be one."""
+        host = await self.host(trail)
+        if self._groups is None:
+            return await work(operation, host)
+        group = self._groups.new(operation.id, self.config.budgets)
+        operation.scope.push_async_callback(group.close)
+        host.group = group
+        try:
+            return await work(operation, host)
+        except HelperDied as error:
+            if not group.ran_out_of_memory():
+                raise
+            raise OperationFailed(
+                "The operation's processes needed more memory than they may have together.",
+                code="out-of-memory",
+                helper=error.helper,
+            ) from error
 
     @property
     def _launcher(self) -> Launcher | None:

@@ -28,12 +28,15 @@ _MARK = "DOMWARD_TRACED"
 _PTH = (
     "import os, sys; exec(\"if any(word.endswith('start_launcher.py') for word in sys.orig_argv)"
     " and {mark!r} not in os.environ:\\n"
-    " os.execve('/usr/bin/strace', ['strace', '-D', '-f', '-ff', '-qq', '-s0', '-e', 'raw=!seccomp,execve',"
-    " '-e', 'signal=none', '-o', {prefix!r} + str(os.getpid()), *sys.orig_argv],"
+    " os.execve('/usr/bin/strace', ['strace', '-D', '-f', '-ff', '-qq', '-s0', '--pidns-translation',"
+    " '-e', 'raw=!seccomp,execve,fork,vfork,clone', '-e', 'signal=none', '-o', {prefix!r} + str(os.getpid()),"
+    " *sys.orig_argv],"
     " {{**os.environ, {mark!r}: '1'}})\")\n"
 )
 _LOADED = re.compile(r"seccomp\(SECCOMP_SET_MODE_FILTER, 0, \{len=(\d+), .*= 0$")
 _CALL = re.compile(r"([a-z0-9_]+)\((.*?)\)\s+=|([a-z0-9_]+)\((.*?)(?:\)| <unfinished \.\.\.>)")
+# Decoded, unlike the others: in raw form strace does not say which process of its own namespace the child is.
+_CHILD = re.compile(r"(?:v?fork|clone)\(.* = \d+ /\* (\d+) in strace's PID NS \*/$")
 _GRACE_SECONDS = 10.0
 
 
@@ -67,14 +70,28 @@ def collected(folder: Path) -> dict[str, list[str]]:
     lengths = {len(compile_filter(rules_of(kind), MACHINE)) // 8: kind for kind in HelperKind}
     assert len(lengths) == len(HelperKind), "two filters of one length cannot be told apart in a trace"
     used: dict[HelperKind, set[str]] = {kind: set() for kind in HelperKind}
+    started = {child for path in folder.iterdir() for child in _children(path)}
     for path in folder.iterdir():
-        _read(path, lengths, used)
+        if path not in started:
+            _read(path, None, lengths, used)
     return {kind.value: [name for name in map(name_of, rules_of(kind)) if name in used[kind]] for kind in HelperKind}
 
 
-def _read(path: Path, lengths: dict[int, HelperKind], used: dict[HelperKind, set[str]]) -> None:
-    rules: tuple[Rule, ...] = ()
-    kind: HelperKind | None = None
+def _children(path: Path) -> Iterator[Path]:
+    """The traces of the processes that one started, but for helpers, which have a policy of their own."""
+    for line in path.read_text(errors="replace").splitlines():
+        if child := _CHILD.match(line):
+            yield path.with_suffix(f".{child[1]}")
+
+
+def _read(
+    path: Path,
+    kind: HelperKind | None,
+    lengths: dict[int, HelperKind],
+    used: dict[HelperKind, set[str]],
+) -> None:
+    """Adds what a process used that began under the policy of `kind`, if any, and what those used that it started."""
+    rules = rules_of(kind) if kind is not None else ()
     for line in path.read_text(errors="replace").splitlines():
         loaded = _LOADED.match(line)
         if loaded and int(loaded[1]) in lengths:
@@ -84,6 +101,9 @@ def _read(path: Path, lengths: dict[int, HelperKind], used: dict[HelperKind, set
             name, words = call[1] or call[3], call[2] if call[1] else call[4]
             arguments = [_number(word) for word in words.split(", ")] if words else []
             used[kind].update(name_of(rule) for rule in rules if rule.call == name and _holds(rule, arguments))
+        child = _CHILD.match(line)
+        if child and path.with_suffix(f".{child[1]}").exists():
+            _read(path.with_suffix(f".{child[1]}"), kind, lengths, used)
 
 
 def _number(word: str) -> int:

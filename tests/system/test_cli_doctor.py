@@ -17,7 +17,7 @@ from domward.supervisor.report import doctor_json, doctor_text
 
 KEYS = {"config", "usable", "kernel", "machine", "layers", "processes", "features", "helpers", "problem"}
 FEATURES = ["landlock-abi-6", "so-passpidfd", "pidfd-exit-info", "memfd-noexec-seal", "mount-setattr", "close-range",
-    "user-namespaces", "cgroup-v2-delegated"]  # fmt: skip
+    "user-namespaces", "cgroup-v2-delegated", "cgroup-limits", "cgroup-kill"]  # fmt: skip
 TRIED = {"securebits", "parent-death-signal", "landlock"}
 
 

@@ -33,6 +33,7 @@ COMPLETIONS = {
 NEWER = f"{domward.__version__}.1"
 GROUPS = ("domward", "domward-audit")
 REFUSED = 3  # the exit code
+GROUP = "/sys/fs/cgroup/system.slice/domwardd.service"
 
 
 # Prints an operation and all that its console shows: of a new one, which shows its menu, or of the one that is named.
@@ -113,6 +114,10 @@ def test_the_service_works_and_what_it_wrote_survives_an_upgrade_and_a_removal_a
         assert json.loads(machine.run("domward", "doctor", "--json").stdout)["usable"] is True
         assert "/usr/sbin/domwardd" in processes(machine)
         boots()
+        assert main_pid(machine) in machine.run("cat", f"{GROUP}/supervisor/cgroup.procs").stdout.split()
+        assert not [*machine.path(GROUP).glob("domward-*")]
+        opened = machine.run("domward", "audit", "show", "--json", "--event", "supervisor-opened").stdout
+        assert json.loads(opened)["detail"]["groups"] is not None
         (first,) = completed()
         operation, shown = json.loads(machine.run("python3", "-I", "-c", CLIENT, "run").stdout)
         assert "Debian GNU/Linux" in shown

@@ -43,7 +43,8 @@ def test_a_budget_that_no_helper_could_be_told_is_refused(name: str, value: Any)
     ("name", "values"), [("helper_cpu_seconds", (1, 86_400)), ("helper_address_space", (1 << 20,))]
 )
 def test_the_extremes_of_a_budget_fit_the_message_that_carries_it(name: str, values: tuple[int, ...]) -> None:
-    request = partial(Spawn, request=1, kind=HelperKind.PTY, operation="", uid=1, gid=1, file_bytes=0, without=())
+    rest = {"operation": "", "uid": 1, "gid": 1, "file_bytes": 0, "without": (), "grouped": False}
+    request = partial(Spawn, request=1, kind=HelperKind.PTY, **rest)
     for value in values:
         budgets = Budgets(**{name: value})
         request(address_space=budgets.helper_address_space, cpu_seconds=budgets.helper_cpu_seconds)
