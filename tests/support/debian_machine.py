@@ -5,8 +5,8 @@
         machine.run("dpkg", "--install", "/mnt/domward.deb")
         assert machine.path("/etc/domward/domward.toml").exists()
 
-The tree is of this host's own release, made once with mmdebstrap and kept in the cache folder; a machine writes into
-memory and forgets all with its end. Needs root.
+The tree is of this host's own release, or of another one, made once with mmdebstrap and kept in the cache folder; a
+machine writes into memory and forgets all with its end. Needs root.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ BOOT_SECONDS = 120  # for a machine that is busy; it takes two otherwise
 RUN_SECONDS = 120
 
 
-def debian_tree() -> Path:
-    """The folder of the clean tree, which nobody may change; the first call on a machine takes about 40 s."""
-    release = platform.freedesktop_os_release()["VERSION_CODENAME"]
+def debian_tree(release: str | None = None) -> Path:
+    """The folder of the clean tree of `release`, which nobody may change; a machine's first call takes 40 to 80 s."""
+    release = release or _own_release()
     digest = hashlib.sha256(" ".join((release, *PACKAGES)).encode()).hexdigest()[:12]
     folder = cache_folder() / f"debian-tree-{digest}"
     with (cache_folder() / ".debian-tree.lock").open("w") as lock:
@@ -47,16 +47,24 @@ def debian_tree() -> Path:
     return folder
 
 
+def _own_release() -> str:
+    return platform.freedesktop_os_release()["VERSION_CODENAME"]
+
+
 def _make(tree: Path, release: str) -> None:
-    """Runs mmdebstrap with those of this host's sources that are Debian's own for its release."""
+    """Runs mmdebstrap with those of this host's sources that are Debian's own, for `release` in place of its own."""
+    own = _own_release()
     targets = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(SITE) $(RELEASE) $(COMPONENT)", "Created-By: Packages"],
         check=True,
         capture_output=True,
         text=True,
     ).stdout
-    suites = {release, f"{release}-updates", f"{release}-security"}
-    sources = sorted({f"deb {line}" for line in targets.splitlines() if line.split()[1] in suites})
+    suites = {own, f"{own}-updates", f"{own}-security"}
+    found = (line.split() for line in targets.splitlines())
+    sources = sorted(
+        {f"deb {site} {suite.replace(own, release)} {part}" for site, suite, part in found if suite in suites}
+    )
     command: list[str | Path] = ["mmdebstrap", "--quiet", "--variant=minbase", "--mode=root",
         f"--include={','.join(PACKAGES)}", "--aptopt=Apt::Install-Recommends false",
         "--dpkgopt=path-exclude=/usr/share/locale/*", release, tree, "-"]  # fmt: skip
