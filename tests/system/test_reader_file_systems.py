@@ -211,6 +211,7 @@ def expected_view(image: Path, kind: str, where: Path) -> dict[bytes, Seen]:
     }
 
 
+@pytest.mark.unmeasured
 @pytest.mark.parametrize("case", CASES)
 def test_everything_on_a_file_system_reads_as_the_kernel_reads_it(case: str, tmp_path: Path) -> None:
     kind, mkfs, options = CASES[case]

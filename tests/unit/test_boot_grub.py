@@ -439,6 +439,7 @@ class TestSyntaxErrors:
         assert titles(menu_of(f"{linux('before')}{opened}\n{linux('after')}")) == [b"before"]
 
 
+@pytest.mark.unmeasured
 class TestBudgets:
     @pytest.mark.parametrize(
         "hostile",
