@@ -7,6 +7,7 @@ pygrub comes from Debian's packages, unpacked into a cache and not installed: it
 from __future__ import annotations
 
 import os
+import resource
 import statistics
 import subprocess
 import time
@@ -65,6 +66,18 @@ def seconds(work: Callable[[], object]) -> float:
     before = time.perf_counter()
     work()
     return time.perf_counter() - before
+
+
+def processor_seconds(work: Callable[[], object]) -> float:
+    """What `work` takes of the processors in processes that it waits for, and those that they waited for."""
+
+    def taken() -> float:
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return usage.ru_utime + usage.ru_stime
+
+    before = taken()
+    work()
+    return taken() - before
 
 
 def quietly(command: list[str], environment: dict[str, str] | None = None) -> None:
