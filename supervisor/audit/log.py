@@ -45,6 +45,7 @@ STEP_BACK = 2_000_000_000  # nanoseconds: less than this is no step of the clock
 _FILE_MODE = 0o640
 _FOLDER_MODE = 0o750
 _RESUME = "Keep what is there for a look; 'domward audit resume' then goes on, and records that."
+_LET_GO = "Keep what is there for a look; 'systemctl stop domwardd' then lets go of the position that tells it."
 _REPLACED = "Keep what is there for a look, and start anew."
 
 
@@ -233,14 +234,14 @@ class AuditLog:
         if end is None and head is not None and self._rotated_at(head) is not None:
             end = head
         kept = self._position.read() if self._position is not None else None
-        for known in (head, kept):
+        for known, advice in ((head, _RESUME), (kept, _LET_GO)):
             if known is not None and (end is None or not _holds(known, end)):
                 if self._resumes:
                     return known
                 now = "it is gone" if end is None else f"it ends with record {end.seq} of chain {end.chain}"
                 raise self._error(
                     f"The audit log {self._shown} ended with record {known.seq} of chain {known.chain}, and now {now}.",
-                    _RESUME,
+                    advice,
                 )
         return None
 
