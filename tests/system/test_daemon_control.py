@@ -243,9 +243,10 @@ def raw(running: RunningDaemon) -> socket.socket:
     return end
 
 
-def hello(end: socket.socket) -> None:
-    end.send(wire.encode({"type": "hello", "request": 1, "version": 1, "client": "raw"}))
-    assert wire.decode(end.recv(65536))["type"] == "welcome"
+def hello(end: socket.socket, version: int = 1) -> None:
+    end.send(wire.encode({"type": "hello", "request": 1, "version": version, "client": "raw"}))
+    welcome = wire.decode(end.recv(65536))
+    assert (welcome["type"], welcome["version"]) == ("welcome", 1)
 
 
 @pytest.mark.parametrize(
@@ -275,6 +276,13 @@ def test_what_nobody_may_send_ends_the_connection_with_a_reason(
         assert end.recv(65536) == b""
     with running.client() as client:
         assert 'domward_violations_total{source="client"} 1' in client.metrics()
+
+
+def test_a_client_of_a_later_version_is_spoken_to_in_this_one_and_greets_once(running: RunningDaemon) -> None:
+    with raw(running) as end:
+        hello(end, version=7)
+        end.send(wire.encode({"type": "hello", "request": 2, "version": 1, "client": "raw"}))
+        assert wire.decode(end.recv(65536))["code"] == "usage"
 
 
 def test_fds_that_do_not_belong_to_a_message_end_the_connection(running: RunningDaemon, disk: Path) -> None:
