@@ -51,6 +51,8 @@ _DEATHS = {
 }
 _CONSOLE = b"console="
 _XEN_CONSOLE, _SERIAL_CONSOLE = b"console=hvc0", b"console=ttyS0"
+# Translated code is mapped twice, to be written and to be executed: the daemon's unit denies memory that is for both.
+_ACCEL = {Accelerator.KVM: "kvm", Accelerator.TCG: "tcg,split-wx=on"}
 _SANDBOX = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
@@ -238,7 +240,7 @@ def _command(description: GuestDescription, boot: BootFiles, accelerator: Accele
     line = command_line_of(boot)
     yield from ("-nodefaults", "-no-user-config", "-display", "none", "-S", "-sandbox", _SANDBOX)
     yield from ("-name", f"guest={description.name}", "-uuid", description.uuid)
-    yield from ("-machine", "q35,usb=off,vmport=off", "-accel", accelerator.value, "-cpu", "max")
+    yield from ("-machine", "q35,usb=off,vmport=off", "-accel", _ACCEL[accelerator], "-cpu", "max")
     yield from ("-m", f"{description.memory_mib}M", "-smp", str(description.vcpus))
     yield from ("-action", "reboot=shutdown,shutdown=pause,panic=pause", "-device", "pvpanic")
     yield from ("-chardev", f"socket,id=monitor,fd={monitor}", "-mon", "chardev=monitor,mode=control")

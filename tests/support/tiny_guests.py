@@ -43,11 +43,11 @@ def tiny_kernel(folder: Path) -> bytes:
     return made.read_bytes()
 
 
-def tiny_disk(kernel: bytes, then: str = "", image: str = "raw") -> Disk:
+def tiny_disk(kernel: bytes, then: str = "", image: str = "raw", ramdisk: bytes = RAMDISK) -> Disk:
     """A disk with one entry for `kernel`, and a ramdisk."""
     arguments = f"quiet then={then}" if then else "quiet"
     configuration = f"DEFAULT tiny\nLABEL tiny\n  LINUX /kernel\n  INITRD /ramdisk\n  APPEND {arguments}\n"
-    tree = {"boot/extlinux/extlinux.conf": configuration, "kernel": kernel, "ramdisk": RAMDISK}
+    tree = {"boot/extlinux/extlinux.conf": configuration, "kernel": kernel, "ramdisk": ramdisk}
     return Disk("mbr", (Part(Fs("ext4", tree)),), image)
 
 

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from support.audit_schema import faults
 from support.daemons import helpers, until_dead
+from support.debian_kernel import debian_kernel
 from support.disks import DiskFactory
 from support.tiny_guests import QEMU, RAMDISK, UUID, guest_of, tiny_disk, tiny_kernel
 
@@ -31,7 +33,8 @@ from domward.protocol.errors import (
 from domward.protocol.guests import Action, Death
 from domward.protocol.layers import Layer
 from domward.protocol.records import replaced
-from domward.supervisor import Budgets, Config, Console, Operation, OperationState, Supervisor
+from domward.supervisor import Budgets, Config, Console, Operation, OperationState, Supervisor, paths
+from domward.supervisor.config import Accelerator
 from domward.supervisor.guests import PRESERVED, RUNNING, GuestRequest, GuestResult
 from domward.supervisor.hypervisor.qmp import Qmp
 from domward.supervisor.verification import Privileges
@@ -425,3 +428,55 @@ def test_what_became_of_a_guest_is_in_the_audit_log(disks: DiskFactory, kernel_b
     assert death == {"death": "poweroff", "action": "destroy"}
     (kept,) = (tmp_path / "logs").iterdir()
     assert kept.read_bytes().startswith(b"ready 32 quiet then=poweroff console=ttyS0")
+
+
+def test_where_kvm_does_not_work_a_guest_does_without(
+    disks: DiskFactory, kernel_bytes: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(paths, "KVM", "/dev/zero")  # can be opened, and is none; the real one is out of reach then
+    log = tmp_path / "audit.log"
+
+    async def play(accelerator: Accelerator) -> GuestResult:
+        with guest_of(disks.build(tiny_disk(kernel_bytes, then="poweroff"))) as request:
+            config = replaced(CONFIG, accelerator=accelerator, audit_log=log)
+            async with running(request, config) as (_supervisor, operation):
+                return await outcome(operation)
+
+    assert asyncio.run(play(Accelerator.AUTO)).death is Death.POWEROFF
+    (unpause,) = (line for line in log.read_text().splitlines() if '"guest-unpause"' in line)
+    assert json.loads(unpause)["detail"]["accelerator"] == "tcg"
+    with pytest.raises(HypervisorError, match="KVM"):
+        asyncio.run(play(Accelerator.KVM))
+
+
+INIT = r"""
+#include <stdio.h>
+#include <sys/reboot.h>
+#include <sys/utsname.h>
+int main(void)
+{
+    struct utsname us;
+    uname(&us);
+    printf("linux %s says hello\n", us.release);
+    fflush(stdout);
+    return reboot(RB_POWER_OFF);
+}
+"""
+
+
+def test_a_real_debian_kernel_boots_and_powers_off(disks: DiskFactory, tmp_path: Path, screen: Screen) -> None:
+    kernel = debian_kernel()
+    (tmp_path / "init.c").write_text(INIT)
+    subprocess.run(["gcc", "-static", "-o", "init", "init.c"], cwd=tmp_path, check=True)
+    ramdisk = subprocess.run(
+        ["cpio", "--create", "--format=newc", "--quiet"], cwd=tmp_path, input=b"init\n", check=True, capture_output=True
+    ).stdout
+    image = disks.build(tiny_disk(kernel.vmlinuz.read_bytes(), ramdisk=ramdisk))
+
+    async def play() -> GuestResult:
+        with guest_of(image, memory_mib=192) as request:
+            async with running(replaced(request, console=screen.console)) as (_supervisor, operation):
+                await screen.until(b"linux %s says hello" % kernel.version.encode())
+                return await outcome(operation)
+
+    assert asyncio.run(play()).death is Death.POWEROFF

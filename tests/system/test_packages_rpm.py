@@ -60,6 +60,7 @@ def test_the_package_holds_every_module_and_every_file_of_the_service(source: So
         "/usr/share/bash-completion/completions/domward",
         "/usr/share/zsh/site-functions/_domward",
         "/usr/share/fish/vendor_completions.d/domward.fish",
+        "/usr/share/domward/domwardd-qemu.conf",
         "/etc/domward/conf.d",
         "/etc/domward/domward.toml",
     }
