@@ -254,10 +254,10 @@ def folder() -> Iterator[Path]:
         yield made
 
 
-def test_the_audit_log_has_who_and_which_guest(folder: Path, disk: Path) -> None:
+def test_row_26_the_audit_log_has_a_guest_in_its_completed_form(folder: Path, disk: Path) -> None:
     log = folder / "audit.log"
     with daemon(folder, QEMU | {"files": {"audit_log": str(log)}}) as running, running.client() as client:
-        submitted = create(client, disk, on_reboot=Action.DESTROY)
+        submitted = create(client, disk, on_reboot=Action.DESTROY)  # the rest is not given
         client.created(submitted)
         typed(client, submitted, b"reboot")
         assert client.ended(client.wait(submitted.operation)).death is Death.REBOOT
@@ -265,9 +265,18 @@ def test_the_audit_log_has_who_and_which_guest(folder: Path, disk: Path) -> None
     mine = [record for record in records if record["operation"] == submitted.operation]
     assert {record["actor"]["pid"] for record in mine} == {os.getpid()}
     (request,) = (record for record in mine if record["event"] == "request")
-    assert request["detail"]["guest"]["disks"] == [
-        {"vdev": "xvda", "format": "raw", "writable": False, "path": "/guest.raw", "block_device": False}
-    ]
+    assert request["detail"]["guest"] == {
+        "name": "web",
+        "uuid": UUID,
+        "memory_mib": 32,
+        "vcpus": 1,
+        "type": "pvh",
+        "on_poweroff": "destroy",
+        "on_reboot": "destroy",
+        "on_crash": "destroy",
+        "disks": [{"vdev": "xvda", "format": "raw", "writable": False, "path": "/guest.raw", "block_device": False}],
+    }
+    assert next(record["event"] for record in mine) == "request"
     booting = {record["detail"]["boot"] for record in mine if record["event"] == "guest-build"}
     assert {record["domain"]["name"] for record in records if record["operation"] in booting} == {"web"}
 

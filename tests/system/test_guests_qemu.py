@@ -264,7 +264,7 @@ def test_a_guest_that_floods_its_console_holds_nothing_up(disk: Path, screen: Sc
     asyncio.run(play())
 
 
-def test_a_killed_qemu_fails_its_operation_with_a_sentence(disk: Path, screen: Screen) -> None:
+def test_row_03_a_killed_qemu_fails_its_operation_at_once_with_a_sentence(disk: Path, screen: Screen) -> None:
     async def play() -> None:
         with guest_of(disk) as request:
             async with running(replaced(request, console=screen.console)) as (supervisor, operation):

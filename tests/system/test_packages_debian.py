@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import subprocess
 import tarfile
@@ -21,6 +22,7 @@ from support.disks import DiskFactory
 from support.guests import debian_disk, expected
 from support.packages import REPOSITORY, Source
 from support.programs import DELIVERS, script
+from support.tiny_guests import tiny_disk, tiny_kernel
 from support.unit_exposure import documented, exposures, figure
 
 import domward
@@ -257,3 +259,46 @@ def files(machine: DebianMachine) -> set[str]:
     moving = ("/var/lib/dpkg/", "/var/log/journal/", "/var/log/dpkg.log", "/etc/group-", "/etc/gshadow-")
     found = machine.run("find", *places, "-xdev", "-print0").stdout.rstrip("\0").split("\0")
     return {path for path in found if not path.startswith(moving)}
+
+
+def test_guests_run_in_qemu_under_the_packaged_unit(share: Path, disks: DiskFactory, tmp_path: Path) -> None:
+    shutil.copy(disks.build(tiny_disk(tiny_kernel(tmp_path))), share / "guest.img")
+    (share / "web.cfg").write_text('name = "web"\nmemory = 32\ndisk = ["/mnt/guest.img,raw,xvda,r"]\n')
+    with DebianMachine(debian_tree(), share) as machine:
+        machine.run("dpkg", "--install", "/mnt/domward.deb")
+        refused = machine.run("domward", "create", "/mnt/web.cfg", check=False)
+        assert (refused.returncode, "domward: no-hypervisor: " in refused.stderr) == (REFUSED, True)
+        install_qemu_of_this_host(machine)
+        settings = machine.path("/etc/domward/conf.d/guests.toml")
+        settings.write_text('[hypervisor]\nbackend = "qemu"\naccelerator = "tcg"\n')
+        machine.run("systemctl", "restart", "domwardd.service")
+        assert machine.run("domward", "create", "/mnt/web.cfg").stdout.startswith("web runs: guest-")
+        assert len(qemus(machine)) == 1
+        assert machine.run("domward", "destroy", "web").stdout == "web is gone.\n"
+        drop_in = "/etc/systemd/system/domwardd.service.d/qemu.conf"
+        machine.run("install", "-D", "-m", "644", "/usr/share/domward/domwardd-qemu.conf", drop_in)
+        machine.run("systemctl", "daemon-reload")
+        machine.run("systemctl", "restart", "domwardd.service")
+        assert "/dev/kvm rw" in machine.run("systemctl", "show", "-p", "DeviceAllow", "domwardd").stdout
+        machine.run("domward", "create", "/mnt/web.cfg")
+        machine.run("systemctl", "stop", "domwardd.service", "domwardd.socket")
+        assert qemus(machine) == []
+
+
+def qemus(machine: DebianMachine) -> list[str]:
+    """Every qemu in the machine."""
+    return machine.run("sh", "-c", "grep --text -l '^/usr/bin/qemu-system' /proc/[0-9]*/cmdline || true").stdout.split()
+
+
+def install_qemu_of_this_host(machine: DebianMachine) -> None:
+    """The program, the libraries and the firmware that it takes; the machine is of this host's release."""
+    wanted = {Path("/usr/bin/qemu-system-x86_64"), *Path("/usr/lib/x86_64-linux-gnu/qemu").glob("accel-tcg-*.so")}
+    told = subprocess.run(["ldd", *sorted(wanted)], check=True, capture_output=True, text=True).stdout
+    wanted |= {Path(found) for found in re.findall(r"=> (/\S+) ", told)}
+    for folder in ("/usr/share/qemu", "/usr/share/seabios"):
+        shutil.copytree(folder, machine.path(folder), dirs_exist_ok=True, ignore_dangling_symlinks=True)
+    for file in wanted:
+        place = machine.path(str(file))
+        if not place.exists():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, place)
