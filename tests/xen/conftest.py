@@ -27,6 +27,10 @@ from support.xen_lab import Booting
 REPOSITORY = Path(__file__).parents[2]
 DOM0_PYTHON = (3, 11)  # Debian 12's; compiled wheels must be for the same
 LAB_FILES = ("xen", "vmlinux", "vmlinuz", "dom0-initrd", "dom0.ext4")
+DOM0_PACKAGES = "e2fsprogs,libvirt-daemon,libvirt-clients,libvirt-daemon-driver-xen,qemu-system-xen"
+# qemu emulates AMD hardware virtualisation, so guests may be PVH ones. Xen traps their RDTSCP and needs a feature that
+# qemu has not to go on after it: where the processor has none, no guest uses it.
+PROCESSOR = "Opteron_G3,+npt,-rdtscp"
 SECONDS = 1200  # a busy machine takes several times as long as an idle one
 MENU = """set default=0
 set timeout=60
@@ -50,10 +54,17 @@ def lab() -> tuple[Path, dict[str, str]]:
     if not shutil.which("mmdebstrap") or not shutil.which("qemu-system-x86_64"):
         pytest.skip("this machine has no mmdebstrap and qemu-system-x86_64: packaging/install-dependencies lab")
     work = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "domward-xenlab"  # the lab's own default
-    environment = dict(os.environ, W=str(work), TMO=str(SECONDS))
-    if not all((work / file).exists() for file in LAB_FILES):
+    environment = dict(os.environ, W=str(work), TMO=str(SECONDS), EXTRA=DOM0_PACKAGES)
+    packages = work / "packages"  # what the dom0 in the cache was built with
+    if not all((work / file).exists() for file in LAB_FILES) or not _holds(packages, DOM0_PACKAGES):
+        packages.unlink(missing_ok=True)
         subprocess.run([folder / "xenlab.sh", "build"], env=environment, check=True, capture_output=True)
+        packages.write_text(DOM0_PACKAGES)
     return folder, environment
+
+
+def _holds(file: Path, text: str) -> bool:
+    return file.exists() and file.read_text() == text
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +85,8 @@ def share(lab: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFac
     )
     (share / "linux.img").unlink()
     shutil.copy(Path(__file__).with_name("in_dom0.sh"), share / "run")
-    shutil.copy(Path(__file__).with_name("xl_in_dom0.py"), share)
+    for script in ("dom0.py", "xl_in_dom0.py"):
+        shutil.copy(Path(__file__).with_name(script), share)
     return share
 
 
@@ -99,7 +111,7 @@ def booting(lab: tuple[Path, dict[str, str]], share: Path) -> Iterator[Booting]:
         # In the background of a shell, which prints its pid and ends; in mounts of its own, since tests count theirs.
         script = 'setsid unshare --mount --pid --mount-proc --fork --kill-child "$@" </dev/null >&2 & echo $!'
         started = subprocess.run(
-            ["sh", "-c", script, "sh", folder / "xenlab.sh", "run", share],
+            ["sh", "-c", script, "sh", folder / "xenlab.sh", "run", share, "-cpu", PROCESSOR],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=console,

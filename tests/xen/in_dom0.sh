@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # The lab runs this as root in dom0, in the shared folder: installs the wheel as an administrator would, and does the main job.
 set -e
+exec 2> stages; PS4='+	 $SECONDS '; set -x
 uname -r > kernel-release
 cat /sys/hypervisor/type > hypervisor
 python3 -m venv --without-pip /opt/domward

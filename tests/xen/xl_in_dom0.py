@@ -1,148 +1,52 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Runs in dom0: domains made with the real xl, whose bootloader is domward-bootloader. Writes what happened as JSON.
+"""Runs in dom0: domains made with the real xl and libvirt, whose bootloader is domward-bootloader.
 
 Each check is a function that returns what the test on the other side looks at; one that fails disturbs no other. After
-each, everything that is not as it was before is part of its result.
+each, everything that is not as it was before is part of its result, which is written as JSON.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import pty
 import re
-import select
 import subprocess
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-WORK = Path("/var/tmp")
-LOGS = Path("/var/log/xen")
-FRONT_END = "/usr/bin/domward-bootloader"
-MARKER = "GUEST-MARKER-OK"
-SECONDS = 240  # software emulation on a busy machine
-FIRST_HELPER_UID = 1_900_000_000
-CHECKS: dict[str, Callable[[], dict[str, Any]]] = {}
+from dom0 import (
+    FRONT_END,
+    MARKER,
+    PYTHON,
+    SECONDS,
+    WORK,
+    Terminal,
+    booted,
+    check,
+    configuration,
+    console_says,
+    create,
+    daemon,
+    forget_bootloader_logs,
+    newest_bootloader_log,
+    raw,
+    run,
+    run_checks,
+    settled,
+    state,
+    until,
+    xl,
+)
 
 
-def check(function: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    CHECKS[function.__name__] = function
-    return function
-
-
-def configuration(name: str, disk: str, memory: int = 64, **settings: object) -> Path:
-    """A domain's configuration; an empty disk name has none of its own."""
-    lines: dict[str, object] = {
-        "name": name,
-        "type": "pv",
-        "memory": memory,
-        "vcpus": 1,
-        "bootloader": FRONT_END,
-        "disk": [disk],
-        "on_crash": "destroy",
-    }
-    path = WORK / f"{name}.cfg"
-    path.write_text("".join(f"{key}={json.dumps(value)}\n" for key, value in (lines | settings).items()))
-    return path
-
-
-def raw(image: str) -> str:
-    return f"{WORK}/{image},raw,xvda,w"
-
-
-def xl(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["xl", *map(str, words)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        timeout=SECONDS,
-        stdin=subprocess.DEVNULL,
-        env=dict(os.environ, **environment),
-    )
-
-
-def until(what: str, condition: Callable[[], Any]) -> Any:
-    """What `condition` gives, as soon as it gives something."""
-    end = time.monotonic() + SECONDS
-    while not (found := condition()):
-        if time.monotonic() > end:
-            raise TimeoutError(what)
-        time.sleep(0.2)
-    return found
-
-
-def console_says(name: str) -> str:
-    """The line with the marker on the guest's console."""
-    log = LOGS / "console" / f"guest-{name}.log"
-
-    def line() -> str | None:
-        found = re.search(rf"{MARKER}[^\r\n]*", log.read_text(errors="replace")) if log.exists() else None
-        return found[0] if found else None
-
-    return str(until(f"{MARKER} of {name}", line))
-
-
-def newest_bootloader_log() -> str:
-    logs = sorted(LOGS.glob("bootloader.*.log"), key=lambda path: path.stat().st_mtime)
-    return logs[-1].read_text(errors="replace") if logs else ""
-
-
-def result(done: subprocess.CompletedProcess[str], seconds: float) -> dict[str, Any]:
-    return {"code": done.returncode, "said": done.stdout + done.stderr, "seconds": round(seconds, 1)}
-
-
-def create(path: Path, *words: str, **environment: str) -> dict[str, Any]:
-    began = time.monotonic()
-    done = xl("create", *words, path, **environment)
-    return result(done, time.monotonic() - began) | {"log": newest_bootloader_log()}
-
-
-def booted(path: Path, name: str, **environment: str) -> dict[str, Any]:
-    """Creates it, waits for its marker, and destroys it."""
-    found = create(path, **environment)
-    if found["code"] == 0:
-        found["console"] = console_says(name)
-    xl("destroy", name)
-    return found
-
-
-@contextmanager
+@contextlib.contextmanager
 def loop_device(image: str) -> Iterator[str]:
     device = subprocess.run(["losetup", "-f", "--show", f"{WORK}/{image}"], capture_output=True, text=True, check=True)
     yield device.stdout.strip()
     subprocess.run(["losetup", "-d", device.stdout.strip()], check=True)
-
-
-class Terminal:
-    """A program on a terminal of its own."""
-
-    def __init__(self, *words: str | Path) -> None:
-        self.seen = b""
-        self.pid, self.master = pty.fork()
-        if self.pid == 0:
-            os.execvp(str(words[0]), [str(word) for word in words])
-
-    def until(self, text: bytes) -> None:
-        end = time.monotonic() + SECONDS
-        while text not in self.seen:
-            ready, _, _ = select.select([self.master], [], [], max(0.0, end - time.monotonic()))
-            if not ready:
-                raise TimeoutError(f"{text!r} in {self.seen!r}")
-            self.seen += os.read(self.master, 65536)
-
-    def press(self, keys: bytes) -> None:
-        os.write(self.master, keys)
-
-    def close(self) -> None:
-        os.close(self.master)  # which hangs up
-        os.waitpid(self.pid, 0)
 
 
 @check
@@ -183,13 +87,84 @@ def restricted() -> dict[str, Any]:
 
 
 @check
-def given() -> dict[str, Any]:
-    """kernel=, ramdisk= and cmdline= name files of the guest."""
-    settings = {"kernel": "/boot/vmlinuz", "ramdisk": "boot/initrd.img", "cmdline": "console=hvc0 quiet given=yes"}
-    return booted(configuration("given", raw("menu.img"), 192, **settings), "given")
+def pvh() -> dict[str, Any]:
+    """A PVH guest, whose kernel=, ramdisk= and cmdline= name files of its disk."""
+    files = {"kernel": "/boot/vmlinuz", "ramdisk": "boot/initrd.img", "cmdline": "console=hvc0 quiet given=yes"}
+    return booted(configuration("pvh", raw("menu.img"), 128, type="pvh", **files), "pvh")
+
+
+@contextlib.contextmanager
+def menu_waits(name: str) -> Iterator[subprocess.Popen[str]]:
+    """The `xl create` of a domain whose menu is up and waits."""
+    path = configuration(name, raw("menu.img"), bootloader_args=["--timeout=200"])
+    with subprocess.Popen(
+        ["xl", "create", path],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        errors="replace",
+    ) as process:
+        until("the menu", lambda: "Boot menu" in newest_bootloader_log())
+        yield process
 
 
 @check
+def destroyed() -> dict[str, Any]:
+    """The domain is destroyed while its menu waits."""
+    with menu_waits("destroyed") as process:
+        destroying = xl("destroy", "destroyed")
+        said, _ = process.communicate(timeout=SECONDS)
+    return {"code": process.returncode, "said": said, "destroy": destroying.returncode}
+
+
+# Asks for a menu on behalf of a domain, says when it is there, and how it ended.
+DAEMON_CLIENT = """
+import os, sys
+from domward.protocol.client import Client, Screen
+from domward.protocol.errors import DomwardError
+with Client("/run/domward/control.sock") as client, open(sys.argv[1], "rb") as disk:
+    asked = client.run(disk.fileno(), console=Screen(menu_timeout=600), domid=int(sys.argv[2]))
+    try:
+        client.result(asked, lambda step: step == "menu" and os.write(1, b"menu "))
+    except DomwardError as error:
+        os.write(1, str(error.sentence).encode())
+    for operation in client.list(finished=True):
+        os.write(1, f" {operation.outcome}".encode())
+"""
+
+
+def served() -> dict[str, Any]:
+    """domwardd does the front end's work, and sees a domain die that it works for."""
+    found = create(configuration("served", raw("tiny.img")), "-p")
+    domid = xl("domid", "served").stdout.strip()
+    words = [PYTHON, "-I", "-c", DAEMON_CLIENT, WORK / "menu.img", domid]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as client:
+        assert client.stdout is not None
+        said = client.stdout.read(len("menu "))
+        xl("destroy", "served")
+        said += client.stdout.read()
+    return found | {"domid": domid, "client": said.decode()}
+
+
+def timed_out() -> dict[str, Any]:
+    """The menu waits longer than the operation may take."""
+    return create(configuration("timed-out", raw("menu.img"), bootloader_args=["--timeout=8"]))
+
+
+def unbootable() -> dict[str, Any]:
+    with (WORK / "zero.img").open("wb") as image:
+        image.truncate(1 << 20)
+    return create(configuration("unbootable", raw("zero.img")))
+
+
+def hostile() -> dict[str, Any]:
+    """A damaged file system: every block of the first MiB behind the superblock is noise."""
+    image = bytearray((WORK / "tiny.img").read_bytes())
+    image[4096 : 1 << 20] = os.urandom((1 << 20) - 4096)
+    (WORK / "hostile.img").write_bytes(image)
+    return create(configuration("hostile", raw("hostile.img")))
+
+
 def several() -> dict[str, Any]:
     names = [f"several{number}" for number in range(2)]
     began = time.monotonic()
@@ -208,135 +183,76 @@ def several() -> dict[str, Any]:
     return {"codes": codes, "consoles": consoles, "seconds": round(seconds, 1)}
 
 
-@check
-def destroyed() -> dict[str, Any]:
-    """The domain is destroyed while its menu waits."""
-    path = configuration("destroyed", raw("menu.img"), bootloader_args=["--timeout=200"])
-    with subprocess.Popen(
-        ["xl", "create", path],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        errors="replace",
-    ) as process:
-        until("the menu", lambda: "Boot menu" in newest_bootloader_log())
-        destroying = xl("destroy", "destroyed")
-        said, _ = process.communicate(timeout=SECONDS)
-    return {"code": process.returncode, "said": said, "destroy": destroying.returncode}
+LIBVIRT_DOMAIN = f"""<domain type='xen'>
+<name>libvirt</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>
+<bootloader>{FRONT_END}</bootloader><bootloader_args>--entry=0</bootloader_args>
+<os><type>linux</type></os>
+<devices>
+<disk type='file' device='disk'>
+<driver name='file' type='raw'/><source file='{WORK}/tiny.img'/><target dev='xvda' bus='xen'/>
+</disk>
+<console type='pty'><target type='xen' port='0'/></console>
+</devices>
+</domain>"""
 
 
-DAEMON_SETTINGS = """[control]
-operator_group = "operator"
-auditor_group = "adm"
-[hypervisor]
-xenstore = "/run/xenstored/socket"
-"""
-# Asks for a menu on behalf of a domain, says when it is there, and how it ended.
-DAEMON_CLIENT = """
-import os, sys
-from domward.protocol.client import Client, Screen
-from domward.protocol.errors import DomwardError
-with Client("/run/domward/control.sock") as client, open(sys.argv[1], "rb") as disk:
-    asked = client.run(disk.fileno(), console=Screen(menu_timeout=600), domid=int(sys.argv[2]))
-    try:
-        client.result(asked, lambda step: step == "menu" and os.write(1, b"menu "))
-    except DomwardError as error:
-        os.write(1, str(error.sentence).encode())
-    for operation in client.list(finished=True):
-        os.write(1, f" {operation.outcome}".encode())
-"""
+@contextlib.contextmanager
+def libvirtd() -> Iterator[None]:
+    """libvirt's daemon, its Xen driver working; in the lab that takes three changes to its installation.
 
-
-@check
-def daemon() -> dict[str, Any]:
-    """domwardd does the front end's work, and sees a domain die that it works for."""
-    python = "/opt/domward/bin/python"
-    Path("/etc/domward").mkdir(exist_ok=True)
-    Path("/etc/domward/domward.toml").write_text(DAEMON_SETTINGS)
-    serving = subprocess.Popen([python, "-I", "-m", "domward.supervisor.daemon"], stdin=subprocess.DEVNULL)
-    try:
-        until("the daemon", Path("/run/domward/control.sock").exists)
-        found = create(configuration("daemon", raw("tiny.img")), "-p")
-        domid = xl("domid", "daemon").stdout.strip()
-        words = [python, "-I", "-c", DAEMON_CLIENT, WORK / "menu.img", domid]
-        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as client:
-            assert client.stdout is not None
-            said = client.stdout.read(len("menu "))
-            xl("destroy", "daemon")
-            said += client.stdout.read()
-    finally:
-        serving.terminate()
-        code = serving.wait(SECONDS)
-    return found | {"daemon": code, "domid": domid, "client": said.decode()}
-
-
-@check
-def unbootable() -> dict[str, Any]:
-    with (WORK / "zero.img").open("wb") as image:
-        image.truncate(1 << 20)
-    return create(configuration("unbootable", raw("zero.img")))
-
-
-@check
-def hostile() -> dict[str, Any]:
-    """A damaged file system: every block of the first MiB behind the superblock is noise."""
-    image = bytearray((WORK / "tiny.img").read_bytes())
-    image[4096 : 1 << 20] = os.urandom((1 << 20) - 4096)
-    (WORK / "hostile.img").write_bytes(image)
-    return create(configuration("hostile", raw("hostile.img")))
-
-
-def state() -> dict[str, list[str]]:
-    """What a create could leave behind in dom0."""
-    processes = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                uid = int(re.findall(r"^Uid:\s+(\d+)", (entry / "status").read_text(), re.MULTILINE)[0])
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode("ascii", "replace")
-            except (OSError, IndexError):
-                continue
-            if uid >= FIRST_HELPER_UID or "domward" in command or command.startswith("xl "):
-                processes.append(command)
-    domains = subprocess.run(["xenstore-list", "/local/domain"], capture_output=True, text=True, check=True)
-    loops = [path.read_text().strip() for path in Path("/sys/block").glob("loop*/loop/backing_file")]
-    return {
-        "processes": sorted(command for command in processes if "xl_in_dom0" not in command),
-        "domains": domains.stdout.split(),
-        "loops": loops,
-        "mounts": Path("/proc/self/mounts").read_text().splitlines(),
-        "files": sorted(str(path) for path in Path("/var/lib/xen").rglob("*boot*")),
-        "run": sorted(str(path) for path in Path("/run/xen").glob("pygrub*")),
-    }
-
-
-def settled(before: dict[str, list[str]]) -> list[str]:
-    """What is there that was not, once the kernel had its time for loop devices and dying domains."""
-    end = time.monotonic() + 20
-    while True:
-        after = state()
-        new = [f"{kind}: {item}" for kind in after for item in after[kind] if item not in before[kind]]
-        if not new or time.monotonic() > end:
-            return new
-        time.sleep(0.5)
-
-
-def main() -> None:
-    """Runs each check that has no result yet."""
-    file = Path(sys.argv[1])
-    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
-    before = state()
-    for name in sys.argv[2:] or CHECKS:
-        if name in results:
-            continue
-        began = time.monotonic()
+    Its log folder is not made without an init system, its qemu driver must be out of the way, and it knows no AMD
+    processor without SYSENTER, which Xen takes away from what a PV dom0 sees.
+    """
+    Path("/var/log/libvirt").mkdir(exist_ok=True)
+    Path("/usr/lib/x86_64-linux-gnu/libvirt/connection-driver/libvirt_driver_qemu.so").unlink(missing_ok=True)
+    model = Path("/usr/share/libvirt/cpu_map/x86_Opteron_G1.xml")
+    model.write_text(model.read_text().replace("<feature name='sep'/>", ""))
+    with subprocess.Popen(["libvirtd"], stdin=subprocess.DEVNULL) as serving:
         try:
-            found = CHECKS[name]()
-        except Exception:  # noqa: BLE001 - a check that fails tells the test why, and the next one runs
-            found = {"error": traceback.format_exc()}
-            xl("destroy", name.replace("_", "-"))
-        results[name] = found | {"left": settled(before), "all_seconds": round(time.monotonic() - began, 1)}
-        file.write_text(json.dumps(results, indent=1))
+            until("libvirtd", lambda: serving.poll() is not None or virsh("uri").returncode == 0)
+            yield
+        finally:
+            serving.terminate()
 
 
-main()
+def virsh(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    return run("virsh", "-c", "xen:///system", *words)
+
+
+def libvirt() -> dict[str, Any]:
+    path = WORK / "libvirt.xml"
+    path.write_text(LIBVIRT_DOMAIN)
+    with libvirtd():
+        created = virsh("create", path)
+        found: dict[str, Any] = {"code": created.returncode, "said": created.stdout + created.stderr}
+        if created.returncode == 0:
+            found["console"] = console_says("libvirt")
+        virsh("destroy", "libvirt")
+    return found | {"log": newest_bootloader_log()}
+
+
+def killed(serving: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """The daemon is killed while a menu waits."""
+    with menu_waits("killed") as process:
+        serving.kill()
+        said, _ = process.communicate(timeout=SECONDS)
+    return {"code": process.returncode, "said": said, "log": newest_bootloader_log()}
+
+
+@check
+def with_daemon() -> dict[str, Any]:
+    """Each part is followed by a look at what it left. One daemon does them all, and the next clears up after it."""
+    with daemon() as serving:
+        before = state()
+        found: dict[str, Any] = {}
+        for part in (served, timed_out, unbootable, hostile, libvirt):
+            forget_bootloader_logs()
+            found[part.__name__] = part() | {"left": settled(before)}
+        forget_bootloader_logs()
+        found["killed"] = killed(serving)
+    with daemon() as following:
+        found["several"] = several()
+    return found | {"daemon": following.returncode}
+
+
+run_checks(Path(sys.argv[1]), *sys.argv[2:])
