@@ -106,6 +106,14 @@ GUEST_VCPUS = 512  # virtual processors: the most that Xen gives a guest
 GUEST_STARTS = 5  # starts of one guest within the next line's time: it reboots in a circle then, and stays off
 GUEST_START_SECONDS = 60.0  # seconds; a kernel alone takes some 2, a real system 10
 GUEST_CONSOLE_CPU = 86_400  # seconds: RLIMIT_CPU of a guest's relay, which copies for as long as the guest lives
+XL_SECONDS = (
+    120.0  # seconds: one call of xl; libxl itself waits 40 s for devices, and building takes a second for a GiB
+)
+XL_OUTPUT_BYTES = 1 * MIB  # bytes of what xl writes that are read, the last ones: a line of a list for each domain
+XEN_DYING_SECONDS = 20.0  # seconds that a destroyed domain may take to be gone: its memory, and who still maps it
+XEN_DYING_PAUSE = 0.5  # seconds between two looks at it
+XEN_CONSOLE_SECONDS = 20.0  # seconds until xenconsoled has named a new domain's console, which takes it milliseconds
+XEN_LOCK_SECONDS = 0.2  # seconds between two looks whether the xl of a supervisor that is gone has ended
 QMP_LINE_BYTES = 64 * KIB  # bytes: longest line of qemu's monitor; those that we ask for have some hundreds
 QMP_BYTES_PER_SECOND = 1 * MIB  # bytes: beyond it a monitor waits, so that it does not keep the loop busy
 QMP_SECONDS = 30.0  # seconds: a command of the monitor to its answer, also on a machine that is busy

@@ -23,6 +23,7 @@ class Hypervisor(enum.Enum):
 
     NONE = "none"
     QEMU = "qemu"
+    XEN = "xen"
 
 
 class Accelerator(enum.Enum):

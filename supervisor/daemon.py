@@ -166,6 +166,8 @@ class _Daemon:
             with self._audit_position(config) as position:
                 async with Supervisor(config, audit_position=position) as supervisor:
                     self._supervisor = supervisor
+                    for uuid in await supervisor.end_orphan_guests():
+                        _LOG.warning("guest %s had outlived its supervisor: destroyed", uuid)
                     await self._serve(supervisor)
 
     @contextlib.contextmanager

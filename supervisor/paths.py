@@ -75,6 +75,9 @@ XENSTORE_DOMAINS = "/local/domain"
 #: Where the daemon keeps what consoles showed. Root only.
 CONSOLE_LOGS = Path("/var/log/domward/console")
 
+#: xl(1): where Debian has it, where others do, and where Xen puts it itself.
+XL = (Path("/usr/sbin/xl"), Path("/usr/bin/xl"), Path("/usr/local/sbin/xl"))
+
 #: Where Xen's packages put pygrub; of several, the one that comes last by its version: Debian's has one a version.
 PYGRUB = ("/usr/lib/xen-*/bin/pygrub", "/usr/lib/xen/bin/pygrub", "/usr/libexec/xen/bin/pygrub", "/usr/bin/pygrub")
 

@@ -34,7 +34,7 @@ from .audit.trail import AuditTrail, OperationTrail, described, event_of, outcom
 from .bootloader import BootloaderOperations, BootRequest, BootResult, InspectResult
 from .cgroups import Groups
 from .children import Child
-from .config import Config
+from .config import Config, Hypervisor
 from .endings import to_its_end
 from .events import Events
 from .forks import Birthplace
@@ -272,7 +272,7 @@ class Supervisor:
         self._require_open()
         if request.console is not None:
             request.console.require_open()
-        backend = backend_of(self.config.backend, self.config.accelerator)
+        backend = backend_of(self.config)
         backend.check(request.description)
         name = request.description.name
         self._require_unused(name)
@@ -319,6 +319,19 @@ class Supervisor:
                 code="out-of-memory",
                 helper=error.helper,
             ) from error
+
+    async def end_orphan_guests(self) -> list[str]:
+        """Takes away guests whose supervisor was killed, where the hypervisor keeps such; returns their UUIDs.
+
+        To be called before any guest is created. Raises OperationFailed.
+        """
+        self._require_open()
+        if self.config.backend is not Hypervisor.XEN:
+            return []
+        from .hypervisor.xen import end_orphan_domains
+
+        assert self._events is not None
+        return await end_orphan_domains(self._events, self.config.state_directory)
 
     @property
     def _launcher(self) -> Launcher | None:

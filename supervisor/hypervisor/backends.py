@@ -3,17 +3,21 @@
 
 from __future__ import annotations
 
-from ..config import Accelerator, Hypervisor
+from ..config import Config, Hypervisor
 from .interface import Backend
 from .none import NoHypervisor
 
 
-def backend_of(hypervisor: Hypervisor, accelerator: Accelerator) -> Backend:
+def backend_of(config: Config) -> Backend:
     """The backend; nothing is opened or started."""
-    match hypervisor:
+    match config.backend:
         case Hypervisor.NONE:
             return NoHypervisor()
         case Hypervisor.QEMU:
             from .qemu import QemuBackend  # most supervisors have no guests
 
-            return QemuBackend(accelerator)
+            return QemuBackend(config.accelerator)
+        case Hypervisor.XEN:
+            from .xen import XenBackend
+
+            return XenBackend(config.xenstore)

@@ -9,6 +9,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import time
 import traceback
@@ -130,6 +131,12 @@ def booted(path: Path, name: str, **environment: str) -> dict[str, Any]:
     return found
 
 
+def answers(path: Path) -> bool:
+    """Whether somebody listens there: a daemon that was killed leaves its socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as client:
+        return client.connect_ex(str(path)) == 0
+
+
 @contextmanager
 def daemon() -> Iterator[subprocess.Popen[bytes]]:
     """domwardd, answering; ends it where it was not ended, and then it must end well."""
@@ -137,7 +144,7 @@ def daemon() -> Iterator[subprocess.Popen[bytes]]:
     Path("/etc/domward/domward.toml").write_text(DAEMON_SETTINGS)
     with subprocess.Popen([PYTHON, "-I", "-m", "domward.supervisor.daemon"], stdin=subprocess.DEVNULL) as serving:
         try:
-            until("the daemon", lambda: serving.poll() is not None or CONTROL_SOCKET.exists())
+            until("the daemon", lambda: serving.poll() is not None or answers(CONTROL_SOCKET))
             yield serving
         finally:
             if serving.poll() is None:

@@ -176,7 +176,7 @@ def several() -> dict[str, Any]:
         )
     codes = [process.wait(SECONDS) for process in running]
     seconds = time.monotonic() - began
-    consoles = [console_says(name) for name in names]
+    consoles = [console_says(name) for name, code in zip(names, codes, strict=True) if code == 0]
     for name in names:
         xl("destroy", name)
         (WORK / f"{name}.img").unlink()
