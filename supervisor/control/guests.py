@@ -27,7 +27,7 @@ def create(server: ControlServer, client: Connection, message: ControlMessage, f
     """Takes on the operation of a new guest; see `submitting.Handler`."""
     assert isinstance(message, Create)
     config = server.supervisor.config
-    if backend_of(config.backend, config.accelerator).opens_paths and client.role is not Role.ROOT:
+    if backend_of(config).opens_paths and client.role is not Role.ROOT:
         raise RefusedError(
             "Only root may create guests here: the hypervisor's programs open the disks by their paths.",
             advice="Ask root to do it.",

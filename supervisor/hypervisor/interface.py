@@ -22,13 +22,13 @@ How the backends fit:
 - `none` refuses everything: bootloaders run, and their results go to who asked.
 - `qemu` is a process of ours. It is given sealed memfds and the disks' fds; no path at all.
 - `xen` executes xl(1), which takes paths. Kernel and ramdisk are given to it as /proc/self/fd/N of sealed memfds that
-  it inherits (or as root-only files in a folder that the supervisor made, removed with the guest); disks are paths
-  (`GuestDisk.path`), which is why such a backend has `opens_paths` and only root may use it. xl is executed with on_*
+  it inherits; disks are paths (`GuestDisk.path`), which is why such a backend has `opens_paths` and only root may use
+  it. xl is executed with on_*
   "preserve" and without its background monitor (-e), paused (-p), since domward watches the domain itself: by
   @releaseDomain and the domain's state (`hypervisor/xenstore`), so `death` is done as soon as the domain has shut down,
   and `destroy` is `xl destroy`. `Guest.console` is the pty that xenconsoled made, opened by the path in
-  /local/domain/ID/console/tty; domward's own menu is published there before that exists, with permissions by which
-  the guest can only read.
+  /local/domain/ID/console/tty, once its permissions say that the guest can only read. While the menu waits there is no
+  domain yet: `domward attach` shows it, and no console of xl's.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from domward.protocol import limits
-from domward.protocol.errors import OperationFailed
+from domward.protocol.errors import HypervisorError, OperationFailed
 from domward.protocol.fds import Fd
 from domward.protocol.records import frozen
 from domward.protocol.text import readable_rows
@@ -23,7 +23,6 @@ from domward.protocol.text import readable_rows
 from .. import paths
 from ..children import Child
 from ..events import Events
-from .interface import HypervisorError
 
 # xl's block scripts are found by their paths, and themselves find programs by this.
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}

@@ -25,15 +25,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 from domward.protocol import limits
-from domward.protocol.errors import DomwardError, OperationFailed, RefusedError, UsageError, printable
+from domward.protocol.errors import DomwardError, HypervisorError, OperationFailed, RefusedError, UsageError, printable
 from domward.protocol.fds import Fd
+from domward.protocol.guests import Death
 
 from .. import paths
 from ..audit.record import Detail
 from ..endings import to_its_end
 from ..events import Events
 from ..helper import HelperHost
-from .interface import BootFiles, Death, GuestDescription, HypervisorError
+from .interface import BootFiles, GuestDescription
 from .toolstack import Toolstack
 from .xenstore import Xenstore
 from .xenstore_wire import XenstoreLost
@@ -88,8 +89,8 @@ class XenGuest:
     def __init__(self, tools: Toolstack, store: Xenstore, uuid: str, state_directory: Path) -> None:
         self._tools = tools
         self._store = store
-        self._uuid = uuid
-        self._record = _Record(state_directory / "guests" / uuid)
+        self._uuid = uuid.lower()  # as xl shows it
+        self._record = _Record(state_directory / "guests" / self._uuid)
         self._console: Fd | None = None
         self._death: asyncio.Future[Death] = asyncio.get_running_loop().create_future()
         self._watching: asyncio.Task[None] | None = None

@@ -12,13 +12,14 @@ import os
 import re
 import string
 
-from domward.protocol.errors import printable
+from domward.protocol.errors import HypervisorError, printable
+from domward.protocol.guests import Action, Death
 from domward.protocol.records import frozen
 
-from .interface import Action, BootFiles, Death, GuestDescription, GuestDisk, HypervisorError
+from .interface import BootFiles, GuestDescription, GuestDisk
 
 _HARMLESS = frozenset((string.ascii_letters + string.digits + " _=.,:/+-").encode("ascii"))
-# Name, ID, Mem, VCPUs, State, Time(s), UUID, Reason-Code, and more; a name may have blanks. The fifth letter of the state
+# Name, ID, Mem, VCPUs, State, Time(s), UUID, Reason-Code, and more; a name may have blanks. The fifth letter of a state
 # is one for the reason.
 _ROW = re.compile(
     r"\s(?P<domid>[0-9]{1,5})\s+[0-9]+\s+[0-9]+\s+[r-][b-][p-](?P<shut>[s-])\S(?P<dying>[d-])\s+[0-9.]+"

@@ -15,16 +15,11 @@ import pytest
 from support.stand_in_xl import DOMID, stand_in_xl
 from support.xenstored import Xenstored, xenstored
 
-from domward.protocol.errors import DomwardError, OperationFailed
+from domward.protocol.errors import DomwardError, HypervisorError, OperationFailed
 from domward.protocol.fds import Fd
+from domward.protocol.guests import Death
 from domward.supervisor.events import Events
-from domward.supervisor.hypervisor.interface import (
-    BootFiles,
-    Death,
-    GuestDescription,
-    GuestDisk,
-    HypervisorError,
-)
+from domward.supervisor.hypervisor.interface import BootFiles, GuestDescription, GuestDisk
 from domward.supervisor.hypervisor.toolstack import Toolstack
 from domward.supervisor.hypervisor.xen import XenGuest, end_orphan_domains
 from domward.supervisor.hypervisor.xenstore import Xenstore

@@ -8,15 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from domward.protocol.errors import HypervisorError
 from domward.protocol.fds import Fd
-from domward.supervisor.hypervisor.interface import (
-    BootFiles,
-    Death,
-    GuestDescription,
-    GuestDisk,
-    GuestType,
-    HypervisorError,
-)
+from domward.protocol.guests import Death, GuestType
+from domward.supervisor.hypervisor.interface import BootFiles, GuestDescription, GuestDisk
 from domward.supervisor.hypervisor.xl_config import Seen, configuration, find_domain, quoted
 from domward.supervisor.sinks import SealedFile
 
