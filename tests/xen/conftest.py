@@ -12,12 +12,14 @@ look at what came of it come last.
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.disks import DiskFactory, Fs, whole
@@ -31,6 +33,8 @@ DOM0_PACKAGES = "e2fsprogs,libvirt-daemon,libvirt-clients,libvirt-daemon-driver-
 # qemu emulates AMD hardware virtualisation, so guests may be PVH ones. Xen traps their RDTSCP and needs a feature that
 # qemu has not to go on after it: where the processor has none, no guest uses it.
 PROCESSOR = "Opteron_G3,+npt,-rdtscp"
+SCRIPTS = ("xl_in_dom0.py", "guests_in_dom0.py")  # what in_dom0.sh runs, and what each writes
+RESULTS = ("xl.json", "guests.json")
 SECONDS = 1200  # a busy machine takes several times as long as an idle one
 MENU = """set default=0
 set timeout=60
@@ -85,7 +89,7 @@ def share(lab: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFac
     )
     (share / "linux.img").unlink()
     shutil.copy(Path(__file__).with_name("in_dom0.sh"), share / "run")
-    for script in ("dom0.py", "xl_in_dom0.py"):
+    for script in ("dom0.py", *SCRIPTS):
         shutil.copy(Path(__file__).with_name(script), share)
     return share
 
@@ -132,6 +136,25 @@ def dom0(booting: Booting) -> Path:
     assert status.exists(), shown
     assert status.read_text().strip() == "0", shown
     return booting.share
+
+
+@pytest.fixture
+def done(dom0: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
+    """What became of the check, or of the part of one, that the test is about; nothing is left of it in dom0."""
+    marker = request.node.get_closest_marker("check")
+    assert marker is not None
+    checks: dict[str, dict[str, Any]] = {}
+    for name in RESULTS:
+        assert (dom0 / name).exists(), (dom0 / "checks.out").read_text()
+        checks |= json.loads((dom0 / name).read_text())
+    assert marker.args[0] in checks, (dom0 / "checks.out").read_text()
+    found = checks[marker.args[0]]
+    assert "error" not in found, found["error"]
+    assert found["left"] == []
+    for part in marker.args[1:]:
+        found = found[part]
+        assert found.get("left", []) == []
+    return found
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -106,6 +106,11 @@ def newest_bootloader_log() -> str:
     return logs[-1].read_text(errors="replace") if logs else ""
 
 
+def forget_console_log(name: str) -> None:
+    """So that what it shows from now on is all there is; xenconsoled has it open only while there is the domain."""
+    (LOGS / "console" / f"guest-{name}.log").unlink(missing_ok=True)
+
+
 def forget_bootloader_logs() -> None:
     """So that the newest is the next check's own."""
     for log in LOGS.glob("bootloader.*"):
@@ -138,10 +143,10 @@ def answers(path: Path) -> bool:
 
 
 @contextmanager
-def daemon() -> Iterator[subprocess.Popen[bytes]]:
-    """domwardd, answering; ends it where it was not ended, and then it must end well."""
+def daemon(settings: str = "") -> Iterator[subprocess.Popen[bytes]]:
+    """domwardd with `settings` as well, answering; ends it where it was not ended, and then it must end well."""
     Path("/etc/domward").mkdir(exist_ok=True)
-    Path("/etc/domward/domward.toml").write_text(DAEMON_SETTINGS)
+    Path("/etc/domward/domward.toml").write_text(DAEMON_SETTINGS + settings)
     with subprocess.Popen([PYTHON, "-I", "-m", "domward.supervisor.daemon"], stdin=subprocess.DEVNULL) as serving:
         try:
             until("the daemon", lambda: serving.poll() is not None or answers(CONTROL_SOCKET))
@@ -198,6 +203,7 @@ def state() -> dict[str, list[str]]:
         "loops": loops,
         "mounts": Path("/proc/self/mounts").read_text().splitlines(),
         "files": sorted(str(path) for path in Path("/var/lib/xen").rglob("*boot*")),
+        "guests": sorted(str(path) for path in Path("/run/domward/guests").glob("*")),
         "run": sorted(str(path) for path in Path("/run/xen").glob("pygrub*")),
     }
 

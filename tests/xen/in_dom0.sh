@@ -2,7 +2,6 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # The lab runs this as root in dom0, in the shared folder: installs the wheel as an administrator would, and does the main job.
 set -e
-exec 2> stages; PS4='+	 $SECONDS '; set -x
 uname -r > kernel-release
 cat /sys/hypervisor/type > hypervisor
 python3 -m venv --without-pip /opt/domward
@@ -23,10 +22,12 @@ rm /var/tmp/guest.img
 cp --sparse=always tiny.img menu.img /var/tmp/
 # A fault of this script's is for its own tests alone. Once its Python died of a segmentation fault, in an emulator that is
 # not known for being right about everything: then it goes on with the next check.
-for _ in 1 2 3; do
-  status=0
-  python3 -X faulthandler xl_in_dom0.py xl.json >> xl.out 2>&1 || status=$?
-  echo "status $status" >> xl.out
-  [ "$status" = 139 ] || break
-  xl list | awk 'NR > 2 { print $1 }' | xargs -r -n 1 xl destroy
+for checks in xl guests; do
+  for _ in 1 2 3; do
+    status=0
+    python3 -X faulthandler "${checks}_in_dom0.py" "$checks.json" >> checks.out 2>&1 || status=$?
+    echo "$checks: status $status" >> checks.out
+    [ "$status" = 139 ] || break
+    xl list | awk 'NR > 2 { print $1 }' | xargs -r -n 1 xl destroy
+  done
 done

@@ -6,29 +6,11 @@ What dom0 did is in xl_in_dom0.py; each test here looks at one check of it.
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytestmark = pytest.mark.xen
-
-
-@pytest.fixture
-def done(dom0: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
-    """What became of the check that the test is about; nothing is left of it in dom0."""
-    marker = request.node.get_closest_marker("check")
-    assert marker is not None
-    checks: dict[str, dict[str, Any]] = json.loads((dom0 / "xl.json").read_text())
-    assert marker.args[0] in checks, (dom0 / "xl.out").read_text()
-    found = checks[marker.args[0]]
-    assert "error" not in found, found["error"]
-    assert found["left"] == []
-    for part in marker.args[1:]:
-        found = found[part]
-        assert found.get("left", []) == []
-    return found
 
 
 def failed(done: dict[str, Any], code: str) -> None:
