@@ -33,8 +33,7 @@ DOM0_PACKAGES = "e2fsprogs,libvirt-daemon,libvirt-clients,libvirt-daemon-driver-
 # qemu emulates AMD hardware virtualisation, so guests may be PVH ones. Xen traps their RDTSCP and needs a feature that
 # qemu has not to go on after it: where the processor has none, no guest uses it.
 PROCESSOR = "Opteron_G3,+npt,-rdtscp"
-SCRIPTS = ("xl_in_dom0.py", "guests_in_dom0.py")  # what in_dom0.sh runs, and what each writes
-RESULTS = ("xl.json", "guests.json")
+JOBS = {"xen": ("xl", "guests"), "bench": ("figures",)}  # NAME_in_dom0.py, which writes NAME.json, by the tests' marks
 SECONDS = 1200  # a busy machine takes several times as long as an idle one
 MENU = """set default=0
 set timeout=60
@@ -72,7 +71,12 @@ def _holds(file: Path, text: str) -> bool:
 
 
 @pytest.fixture(scope="session")
-def share(lab: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory, disks: DiskFactory) -> Path:
+def share(
+    lab: tuple[Path, dict[str, str]],
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    disks: DiskFactory,
+) -> Path:
     """The folder that dom0 sees: the job, the wheels and the guests."""
     python = sys.executable if sys.version_info[:2] == DOM0_PYTHON else shutil.which("python3.11")
     if python is None:
@@ -89,7 +93,10 @@ def share(lab: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFac
     )
     (share / "linux.img").unlink()
     shutil.copy(Path(__file__).with_name("in_dom0.sh"), share / "run")
-    for script in ("dom0.py", *SCRIPTS):
+    marks = {mark for mark in JOBS if any(item.get_closest_marker(mark) for item in request.session.items)}
+    jobs = [job for mark in JOBS if mark in marks for job in JOBS[mark]]
+    (share / "jobs").write_text(" ".join(jobs))
+    for script in ("dom0.py", *(f"{job}_in_dom0.py" for job in jobs)):
         shutil.copy(Path(__file__).with_name(script), share)
     return share
 
@@ -144,9 +151,9 @@ def done(dom0: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
     marker = request.node.get_closest_marker("check")
     assert marker is not None
     checks: dict[str, dict[str, Any]] = {}
-    for name in RESULTS:
-        assert (dom0 / name).exists(), (dom0 / "checks.out").read_text()
-        checks |= json.loads((dom0 / name).read_text())
+    for name in JOBS["xen"]:
+        assert (dom0 / f"{name}.json").exists(), (dom0 / "checks.out").read_text()
+        checks |= json.loads((dom0 / f"{name}.json").read_text())
     assert marker.args[0] in checks, (dom0 / "checks.out").read_text()
     found = checks[marker.args[0]]
     assert "error" not in found, found["error"]
