@@ -24,21 +24,22 @@ from .. import paths
 from ..children import Child
 from ..events import Events
 
+_ERROR = "error: "  # in a line of xl's messages
 # xl's block scripts are found by their paths, and themselves find programs by this.
 _ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 @frozen
 class Done:
-    """How a call ended: its exit code (negative for a signal, None where nobody knows), and what it wrote."""
+    """How a call ended: exit code (negative for a signal, None where nobody knows), what it wrote, and its error."""
 
     code: int | None
     output: bytes
-    last_words: str
+    cause: str
 
     def told(self) -> str:
-        """What it said last, or else its exit code, as the end of a sentence."""
-        return self.last_words.rstrip(".") or f"exit code {self.code}"
+        """Why it failed, or else its exit code, as the end of a sentence."""
+        return self.cause.rstrip(".") or f"exit code {self.code}"
 
 
 class Toolstack:
@@ -75,9 +76,10 @@ class Toolstack:
             if not (await asyncio.wait([child.death], timeout=limits.XL_SECONDS))[0]:
                 await child.kill()
                 raise HypervisorError(f"xl {words[0]} did not end within {limits.XL_SECONDS:g} seconds.", helper="xl")
-            said = _end_of(messages)
-            rows = [row for row in readable_rows([said]) if row.strip()]
-            return Done(child.death.result(), _end_of(output), rows[-1].strip() if rows else "")
+            rows = [row.strip() for row in readable_rows([_end_of(messages)]) if row.strip()]
+            # The first error is the reason; those behind it tell of what was undone then.
+            cause = next((row for row in rows if _ERROR in row), rows[-1] if rows else "")
+            return Done(child.death.result(), _end_of(output), cause)
 
     def _start(self, words: Sequence[str], fds: Sequence[Fd], output: Fd, messages: Fd) -> Child:
         try:

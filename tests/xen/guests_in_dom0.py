@@ -112,32 +112,29 @@ def fails() -> dict[str, Any]:
     return told(run(DOMWARD, "create", configuration("fails", "tiny.img", 100_000)))
 
 
-@check
-def created() -> dict[str, Any]:
-    """Each part is followed by a look at what it left."""
-    with daemon(BACKEND):
-        before = state()
-        found: dict[str, Any] = {}
-        for part in (halts, lives, fails):
-            found[part.__name__] = part() | {"left": settled(before)}
+def orphaned(serving: subprocess.Popen[bytes]) -> dict[str, Any]:
+    """The daemon is killed while a guest runs, and while xl builds one."""
+    found: dict[str, Any] = {"create": told(run(DOMWARD, "create", configuration("runs", "menu.img", 160)))}
+    found["domids"] = [domid_of("runs")]
+    words = [DOMWARD, "create", configuration("built", "tiny.img", 64)]
+    with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as creating:
+        until("the domain", lambda: domid_of("built"))
+        serving.kill()
+        found["said"] = creating.communicate(timeout=SECONDS)[1]
     return found
 
 
 @check
-def orphaned() -> dict[str, Any]:
-    """The daemon is killed while a guest runs, and while xl builds one; the next takes away what it left."""
+def created() -> dict[str, Any]:
+    """Each part is followed by a look at what it left. The next daemon takes away what a killed one left."""
     found: dict[str, Any] = {}
     with daemon(BACKEND) as serving:
-        found["create"] = told(run(DOMWARD, "create", configuration("runs", "menu.img", 160)))
-        found["domids"] = [domid_of("runs")]
-        words = [DOMWARD, "create", configuration("built", "tiny.img", 64)]
-        with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as creating:
-            until("the domain", lambda: domid_of("built"))
-            serving.kill()
-            found["said"] = creating.communicate(timeout=SECONDS)[1]
+        before = state()
+        for part in (halts, lives, fails):
+            found[part.__name__] = part() | {"left": settled(before)}
+        found["orphaned"] = orphaned(serving)
     with daemon(BACKEND):
-        found["after"] = [domid_of("runs"), domid_of("built")]
-        found["operation"] = listed("runs")
+        found["orphaned"] |= {"after": [domid_of("runs"), domid_of("built")], "operation": listed("runs")}
     return found
 
 

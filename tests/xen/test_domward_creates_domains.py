@@ -43,7 +43,7 @@ def test_a_guest_that_xl_cannot_build(done: dict[str, Any]) -> None:
     assert "domward: failed: xl could not build the guest: " in done["said"], done
 
 
-@pytest.mark.check("orphaned")
+@pytest.mark.check("created", "orphaned")
 def test_no_guest_outlives_a_daemon_that_was_killed_and_the_next_one(done: dict[str, Any]) -> None:
     assert done["create"]["code"] == 0, done
     assert done["domids"] != [""]
