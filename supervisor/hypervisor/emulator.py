@@ -25,6 +25,7 @@ from ..helper import HelperHost
 from ..verification import verify_emulator
 
 _CHUNK = 4 * limits.KIB
+_PIPE_BYTES = 64 * limits.KIB  # pipe(7): what a pipe holds
 
 
 class Emulator:
@@ -102,18 +103,26 @@ class Emulator:
 
     def last_words(self) -> str:
         """The last lines that it wrote on standard error, printable; empty where it wrote none."""
+        for _ in range(_PIPE_BYTES // _CHUNK):  # what is there, and no more
+            if not self._take_output():
+                break
         rows = [row for row in readable_rows([bytes(self._said)]) if row.strip()]
         return "; ".join(rows[-limits.PROGRAM_LAST_ROWS :])
 
     def _on_output(self, _found: Condition) -> None:
-        assert self._output is not None
+        if self._take_output() and self._watch is not None:
+            self._watch.resume()
+
+    def _take_output(self) -> bool:
+        """Keeps what it wrote; False at the end, or where there is nothing at the moment."""
+        if self._output is None or self._output.closed:
+            return False
         try:
             data = os.read(self._output.fileno(), _CHUNK)
         except OSError:
-            return
-        if data and self._watch is not None:
-            self._said = (self._said + data)[-limits.EMULATOR_OUTPUT_BYTES :]
-            self._watch.resume()
+            return False
+        self._said = (self._said + data)[-limits.EMULATOR_OUTPUT_BYTES :]
+        return bool(data)
 
     async def end(self) -> None:
         """Ends it (TERM, grace, KILL) and gives its uid back. Idempotent. Raises ChildStuck."""
