@@ -7,6 +7,11 @@ AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 NUMBERS: dict[str, dict[str, int]] = {
     "x86_64": {
         "read": 0,
+        "preadv2": 327,
+        "setxattr": 188,
+        "lsetxattr": 189,
+        "fsetxattr": 190,
+        "timer_create": 222,
         "pwritev2": 328,
         "getsockname": 51,
         "write": 1,
@@ -235,6 +240,11 @@ NUMBERS: dict[str, dict[str, int]] = {
         "flistxattr": 196,
     },
     "aarch64": {
+        "preadv2": 286,
+        "setxattr": 5,
+        "lsetxattr": 6,
+        "fsetxattr": 7,
+        "timer_create": 107,
         "pwritev2": 287,
         "getsockname": 204,
         "read": 63,

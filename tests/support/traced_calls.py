@@ -14,7 +14,7 @@ import os
 import re
 import sysconfig
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from domward.helpers.policies import policy_text
@@ -137,18 +137,17 @@ def _ended(path: Path) -> bool:
     return last.startswith(("+++", "exit_group("))
 
 
-def objections(found: dict[str, list[str]]) -> Iterator[str]:
-    """Where what was used and what the policies say of themselves differ.
+def objections(found: dict[str, list[str]], kinds: Collection[HelperKind] = tuple(HelperKind)) -> Iterator[str]:
+    """Where what was used and what the policies of `kinds` say of themselves differ.
 
     A line that was not used must say why it is there all the same: its reason begins with NOT_SEEN, or with AT_TIMES
-    where it depends on the run. One that was used must not be marked NOT_SEEN. A program may be any: lines of
-    its policy that are not used are no matter.
+    where it depends on the run. One that was used must not be marked NOT_SEEN.
     """
-    for kind in HelperKind:
+    for kind in kinds:
         for rule in rules_of(kind):
             used = name_of(rule) in found[kind.value]
             if used and rule.reason.startswith(NOT_SEEN):
                 yield f"{kind.value}: {name_of(rule)} is marked as not seen, and was used"
-            marked = rule.reason.startswith((NOT_SEEN, AT_TIMES)) or rule.errno or kind is HelperKind.PROGRAM
+            marked = rule.reason.startswith((NOT_SEEN, AT_TIMES)) or rule.errno
             if not used and not marked:
                 yield f"{kind.value}: {name_of(rule)} was not used, and does not say why it is allowed"

@@ -96,7 +96,7 @@ def share(
     marks = {mark for mark in JOBS if any(item.get_closest_marker(mark) for item in request.session.items)}
     jobs = [job for mark in JOBS if mark in marks for job in JOBS[mark]]
     (share / "jobs").write_text(" ".join(jobs))
-    for script in ("dom0.py", *(f"{job}_in_dom0.py" for job in jobs)):
+    for script in ("dom0.py", "groups_in_dom0.py", *(f"{job}_in_dom0.py" for job in jobs)):
         shutil.copy(Path(__file__).with_name(script), share)
     return share
 

@@ -17,7 +17,7 @@ read-a-file read-a-private-file write-a-file open-with-the-old-call open-with-th
 read-through-the-root-of-another make-a-symlink make-a-folder make-a-file link-a-file remove-a-file
 rename-a-file truncate-a-file change-the-mode-of-a-file look-whether-a-file-is-there look-with-statx
 list-a-folder watch-a-file run-a-program run-code-of-its-own set-a-sysctl read-memory-through-proc
-read-the-environment-of-a-process kill-a-process kill-a-thread find-the-locks-of-a-process fork-bomb
+read-the-environment-of-a-process kill-a-process kill-a-thread fork-bomb
 fork-with-clone take-all-memory take-all-memory-in-pieces use-up-its-fds use-up-all-ptys open-device-mem
 open-device-kvm open-device-fuse open-device-net-tun open-device-kmsg open-device-loop-control open-device-tty1
 make-a-device
@@ -29,6 +29,7 @@ REFUSED = {
     "ENOSYS": "open-with-the-new-call run-a-program-from-memory fork-with-clone3",
     "EPERM": "become-root become-root-with-the-old-call become-group-root join-a-group slow-a-process-down "
     "limit-a-process pin-a-process run-more-often raise-its-limits",
+    "ENOTSUP": "set-an-attribute",
     "EINVAL": "unlock-the-securebits raise-an-ambient-capability take-back-no-new-privs become-dumpable",
 }
 SOCKETS = stop(SECCOMP.by, "EAFNOSUPPORT", "prevented")
