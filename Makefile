@@ -51,10 +51,11 @@ rpm:
 	@packaging/install-dependencies rpm
 	@packaging/build-rpm
 
-# Each launcher goes on under strace: some ten times slower. One test kills launchers while strace begins.
+# Each launcher goes on under strace: some ten times slower. These go through what helpers do, on each kind of disk.
+TRACED := $(addprefix tests/system/test_,policies_in_use.py program_policy_in_use.py program_pygrub.py program_disks.py \
+  bootloader_operation.py cli_interactive.py reader_disks.py reader_file_systems.py row_23_28_ptys.py row_27_datacopier.py)
 trace: set-up-test $(BIN)/.dev
-	@$(AS_ROOT) $(BIN)/python -m pytest -q --trace-calls -m "not xen and not bench" \
-	  --deselect tests/system/test_cli_signals.py::test_a_signal_that_comes_while_the_command_loads $(PYTEST_ARGS)
+	@$(AS_ROOT) $(BIN)/python -m pytest -q --trace-calls $(TRACED) $(PYTEST_ARGS)
 
 set-up-demo:
 	@packaging/install-dependencies demo
