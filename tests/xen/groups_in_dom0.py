@@ -24,16 +24,16 @@ SETTINGS = """
 operator_group = "operator"
 auditor_group = "adm"
 [budgets]
-kernel_bytes = 4194304
-ramdisk_bytes = 4194304
+kernel_bytes = 16777216
+ramdisk_bytes = 67108864
 helper_address_space = 134217728
 """
 # More than all may have together, and each less than one may.
 EATER = """#!/usr/bin/python3
 import os, time
-for _ in range(4):
+for _ in range(6):
     if os.fork() == 0:
-        held = b"x" * (90 << 20)
+        held = b"x" * (80 << 20)
         time.sleep(600)
 time.sleep(600)
 """
@@ -49,9 +49,10 @@ def until(condition: Any) -> Any:
 
 
 def bounds() -> dict[str, str]:
-    """What the one operation's group is bounded by, once there is one."""
+    """What the one operation's group is bounded by, once it has a process."""
     for group in GROUP.glob("domward-*"):
-        return {name: (group / name).read_text().strip() for name in FILES if (group / name).exists()}
+        if (group / "cgroup.procs").read_text():
+            return {name: (group / name).read_text().strip() for name in FILES if (group / name).exists()}
     return {}
 
 

@@ -16,7 +16,7 @@ def test_row_10_processes_that_together_need_too_much_memory_are_one_typed_failu
     assert (dom0 / "groups.json").exists(), (dom0 / "groups.out").read_text()
     found = json.loads((dom0 / "groups.json").read_text())
     assert found["bounds"] == {
-        "memory.max": str(2 * (4 + 4 + 128) * MIB),
+        "memory.max": str(2 * (16 + 64 + 128) * MIB),
         "memory.oom.group": "1",
         "pids.max": "20",
     } | ({"memory.swap.max": "0"} if "memory.swap.max" in found["bounds"] else {})
