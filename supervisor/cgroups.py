@@ -86,8 +86,10 @@ class Groups:
 
     @property
     def bounds(self) -> tuple[str, ...]:
-        """What is bounded here: "memory", "pids" or both."""
-        return tuple(self._controllers("cgroup.subtree_control"))
+        """What is bounded here: "memory", "pids", both or nothing."""
+        with contextlib.suppress(OSError):
+            return tuple(self._controllers("cgroup.subtree_control"))
+        return ()
 
     def _controllers(self, file: str) -> Iterator[str]:
         found = (self.folder / file).read_text().split()

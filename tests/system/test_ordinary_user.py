@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from support.commands import SECONDS, domward
 from support.debian_kernel import DebianKernel
+from support.delegated_group import delegated_group
 from support.disks import DiskFactory
 from support.flaky_disk import blocking_from, flaky_disk
 from support.guests import debian_disk, extlinux_disk
@@ -80,6 +81,20 @@ def test_the_record_of_an_ordinary_users_runs_is_below_the_home_folder(
     log = open_folder / "mine" / ".local" / "state" / "domward" / "audit.log"
     assert log.stat().st_uid == ORDINARY
     assert json.loads(log.read_bytes().splitlines()[0])["actor"]["uid"] == ORDINARY
+
+
+def test_a_run_by_an_ordinary_user_in_a_control_group_that_is_delegated_to_them(
+    everybodys: Installation, open_folder: Path, disk: Path
+) -> None:
+    user = OrdinaryUser.made(open_folder / "etc")
+    log = disk.parent / "audit.log"
+    with delegated_group(open_folder / "cgroups", ORDINARY) as group:
+        ran = everybodys.domward("run", disk, "--audit-log", log, uid=0, before=user.words)
+        assert (ran.code, ran.err) == (0, "")
+        assert not [path for path in group.iterdir() if path.is_dir()]
+    records = [json.loads(line) for line in log.read_bytes().splitlines()]
+    (opened,) = (record["detail"] for record in records if record["event"] == "supervisor-opened")
+    assert opened["groups"] is not None
 
 
 def test_inspecting_as_an_ordinary_user(everybodys: Installation, open_folder: Path, disk: Path) -> None:
