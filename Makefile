@@ -52,8 +52,8 @@ rpm:
 	@packaging/build-rpm
 
 # Each launcher goes on under strace: some ten times slower. These go through what helpers do, on each kind of disk.
-TRACED := $(addprefix tests/system/test_,policies_in_use.py program_policy_in_use.py program_pygrub.py program_disks.py \
-  bootloader_operation.py cli_interactive.py reader_disks.py reader_file_systems.py row_23_28_ptys.py row_27_datacopier.py)
+TRACED := $(addprefix tests/system/test_,program_pygrub.py program_runs.py program_disks.py bootloader_operation.py \
+  cli_interactive.py reader_disks.py reader_file_systems.py row_23_28_ptys.py row_27_datacopier.py)
 trace: set-up-test $(BIN)/.dev
 	@$(AS_ROOT) $(BIN)/python -m pytest -q --trace-calls $(TRACED) $(PYTEST_ARGS)
 
