@@ -51,7 +51,8 @@ rpm:
 	@packaging/install-dependencies rpm
 	@packaging/build-rpm
 
-# Each launcher goes on under strace: some ten times slower. These go through what helpers do, on each kind of disk.
+# Each launcher goes on under strace: some ten times slower. These go through what helpers do; of programs, only
+# tests/system/test_program_policy_in_use.py goes through all, with a trace of its own.
 TRACED := $(addprefix tests/system/test_,program_pygrub.py program_runs.py program_disks.py bootloader_operation.py \
   cli_interactive.py reader_disks.py reader_file_systems.py row_23_28_ptys.py row_27_datacopier.py)
 trace: set-up-test $(BIN)/.dev
