@@ -72,6 +72,13 @@ CONTROL_SOCKET = Path("/run/domward/control.sock")
 #: Within xenstore, the folder that has one for each domain.
 XENSTORE_DOMAINS = "/local/domain"
 
+#: Where xenstored listens, and the device where it runs in another domain.
+XENSTORE_SOCKET, XENBUS = "/run/xenstored/socket", "/dev/xen/xenbus"
+
+#: Where xl's block scripts find programs, and what the consoles of domains are called.
+TOOLSTACK_COMMANDS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+TERMINALS = "/dev/pts/"
+
 #: Where the daemon keeps what consoles showed. Root only.
 CONSOLE_LOGS = Path("/var/log/domward/console")
 

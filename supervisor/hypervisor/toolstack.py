@@ -26,7 +26,7 @@ from ..events import Events
 
 _ERROR = "error: "  # in a line of xl's messages
 # xl's block scripts are found by their paths, and themselves find programs by this.
-_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
+_ENVIRONMENT = {"LC_ALL": "C.UTF-8", "PATH": paths.TOOLSTACK_COMMANDS}
 
 
 @frozen

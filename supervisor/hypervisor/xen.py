@@ -42,7 +42,7 @@ from .xl_config import Seen, configuration, find_domain
 
 _LOG = logging.getLogger("domward.xen")
 _DEATHS = "@releaseDomain"
-_CONSOLE = re.compile(rb"/dev/pts/[0-9]{1,9}")
+_CONSOLE = re.compile(re.escape(paths.TERMINALS).encode() + rb"[0-9]{1,9}")
 _PTY_MAJORS = range(136, 144)  # Documentation/admin-guide/devices.txt
 _GUEST_MAY = (b"r", b"n")  # of a node of dom0's: read, or nothing
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
@@ -65,7 +65,7 @@ class XenBackend:
         if self._xenstore is None:
             raise RefusedError(
                 "Guests on Xen need xenstored, and the settings name no xenstore.",
-                advice="Set xenstore of [hypervisor] in domward.toml to /run/xenstored/socket or /dev/xen/xenbus.",
+                advice=f"Set xenstore of [hypervisor] in domward.toml to {paths.XENSTORE_SOCKET} or {paths.XENBUS}.",
             )
 
     async def build(self, host: HelperHost, operation: str, description: GuestDescription, boot: BootFiles) -> XenGuest:

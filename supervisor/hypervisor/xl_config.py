@@ -40,7 +40,7 @@ class Seen:
 
 def quoted(text: bytes) -> str:
     """`text` as a string of xl.cfg."""
-    return '"' + "".join(chr(byte) if byte in _HARMLESS else f"\\x{byte:02x}" for byte in text) + '"'
+    return '"' + "".join(chr(byte) if byte in _HARMLESS else "\\x" + f"{byte:02x}" for byte in text) + '"'
 
 
 def configuration(description: GuestDescription, boot: BootFiles, kernel: str, ramdisk: str | None) -> bytes:
