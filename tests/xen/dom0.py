@@ -21,6 +21,7 @@ from typing import Any
 WORK = Path("/var/tmp")
 LOGS = Path("/var/log/xen")
 PYTHON = "/opt/domward/bin/python"
+DOMWARD = "/opt/domward/bin/domward"
 FRONT_END = "/usr/bin/domward-bootloader"
 CONTROL_SOCKET = Path("/run/domward/control.sock")
 MARKER = "GUEST-MARKER-OK"

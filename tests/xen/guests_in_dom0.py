@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dom0 import (
+    DOMWARD,
     LOGS,
     MARKER,
     SECONDS,
@@ -26,7 +27,6 @@ from dom0 import (
     xl,
 )
 
-DOMWARD = "/opt/domward/bin/domward"
 BACKEND = 'backend = "xen"\n'  # the settings end with [hypervisor]
 
 

@@ -19,11 +19,6 @@ def failed(done: dict[str, Any], code: str) -> None:
     assert f"domward: {code}: " in done["log"], done
 
 
-@pytest.mark.check("tiny")
-def test_a_pv_guest_boots(done: dict[str, Any]) -> None:
-    assert (done["code"], done["console"]) == (0, "GUEST-MARKER-OK tiny xen"), done
-
-
 @pytest.mark.check("menu")
 def test_the_menu_is_on_the_domains_console_and_obeys_keys(done: dict[str, Any]) -> None:
     assert done["console"] == "GUEST-MARKER-OK cmdline=console=hvc0 quiet lab=second typed=yes"

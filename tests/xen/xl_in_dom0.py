@@ -50,11 +50,6 @@ def loop_device(image: str) -> Iterator[str]:
 
 
 @check
-def tiny() -> dict[str, Any]:
-    return booted(configuration("tiny", raw("tiny.img")), "tiny")
-
-
-@check
 def menu() -> dict[str, Any]:
     """`xl create -c`: the menu on the console, an edit, and then the guest on the same console."""
     path = configuration("menu", raw("menu.img"), 192)
