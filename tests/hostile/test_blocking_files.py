@@ -113,6 +113,13 @@ def silent_from_the_last_read(silence: threading.Event) -> Callable[[int, int, b
     return read
 
 
+async def speaks_again(disk: Path, silence: threading.Event, supervisor: Supervisor) -> None:
+    """The server answers from now on, also those whom it held: whoever could not end does."""
+    silence.clear()
+    await asyncio.to_thread(disk.stat)
+    await asyncio.gather(*(child.death for child in (await supervisor.host()).stuck))
+
+
 async def goes_on(operation: Operation[BootResult], supervisor: Supervisor, image: Path) -> DomwardError:
     """The error with which `operation` ends, while others begin and end."""
     end = asyncio.ensure_future(operation.wait())
@@ -149,7 +156,9 @@ def test_a_file_that_blocks_is_no_way_to_hold_the_supervisor_up(
             with flaky_disk(tmp_path, image, silent_from_the_last_read(silence), silence=silence) as disk:
                 operation = attacked.bootloader_operation(BootRequest(disk=disk))
                 operation.start()
-                return await goes_on(operation, other, image)
+                error = await goes_on(operation, other, image)
+                await speaks_again(disk, silence, attacked)
+                return error
 
     assert isinstance(asyncio.run(main()), error)
 
@@ -174,9 +183,7 @@ def test_a_file_that_blocks_in_the_place_of_a_pty_holds_up_nothing_but_its_own_o
                 operation = attacked.bootloader_operation(BootRequest(disk=image, console=console))
                 operation.start()
                 error = await goes_on(operation, other, image)
-                silence.clear()
-                await asyncio.to_thread(disk.stat)  # the server speaks again, also to those whom it held
-                await asyncio.gather(*(child.death for child in (await attacked.host()).stuck))
+                await speaks_again(disk, silence, attacked)
                 return error
 
     assert isinstance(asyncio.run(main()), OperationTimedOut | ChildStuck)  # the file server holds its exit, too
@@ -208,5 +215,6 @@ def test_a_disk_whose_closing_is_not_answered_holds_up_nothing_but_its_own_opera
                 stuck = supervisor.bootloader_operation(BootRequest(disk=disk))
                 stuck.start()
                 await goes_on(stuck, supervisor, image)
+                await speaks_again(disk, silence, supervisor)
 
     asyncio.run(main())
