@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
 
+from domward.protocol import limits
 from domward.protocol.errors import DiskError, OperationCancelled, ProtocolViolation, UsageError, printable
 from domward.protocol.fds import Fd
 from domward.protocol.messages import (
@@ -404,10 +405,18 @@ class _Hashing:
         """Freezes a sink that `reader` has turned away from and starts on it, once. Raises ProtocolViolation."""
         if sink in self._running:
             return
-        size = await freeze_in_thread(sink, reader.name)
+        freezing = asyncio.ensure_future(freeze_in_thread(sink, reader.name))
+        self._operation.scope.push_async_callback(self._given_up, freezing)
+        size = await asyncio.shield(freezing)
         if size > limit:
             raise ProtocolViolation(f"The {sink.name} has {size} bytes; {limit} are allowed.", helper=reader.name)
         self._start(sink, size)
+
+    async def _given_up(self, freezing: asyncio.Future[int]) -> None:
+        """Lets a seal be that still waits for a helper to write; any other has its moment to come to an end."""
+        await asyncio.wait([freezing], timeout=limits.KILL_SECONDS)
+        freezing.cancel()
+        await asyncio.gather(freezing, return_exceptions=True)
 
     def _start(self, sink: Fd, size: int) -> asyncio.Future[str]:
         future = asyncio.get_running_loop().run_in_executor(self._executor, hash_sealed, sink, size)

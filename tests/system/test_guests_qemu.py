@@ -308,9 +308,7 @@ def test_a_guest_can_be_given_up_at_every_step(disk: Path, step: str) -> None:
                     await outcome(operation)
                 assert supervisor.helpers_alive == 0
                 assert emulators() == []
-                for thread in threading.enumerate():
-                    if thread.name == "domward-open":  # one that seals, given up with the operation, ends by itself
-                        thread.join(SECONDS)
+                assert [thread.name for thread in threading.enumerate() if thread.name == "domward-open"] == []
                 # and its name is free again
                 supervisor.guest_operation(request)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import stat
 import threading
 from pathlib import Path
@@ -64,10 +65,12 @@ def test_what_processes_take_is_what_the_kernel_says() -> None:
     near, far = os.pipe()
     child = os.fork()
     if child == 0:
+        os.kill(os.getpid(), signal.SIGSTOP)  # what it takes is the same between two looks
         os.close(far)
         os.read(near, 1)
         os._exit(0)
     try:
+        os.waitpid(child, os.WUNTRACED)
         found = usage_of("daemon", {"launcher": child, "gone": 2**22 + 1})
         status = Path(f"/proc/{child}/status").read_text()
         assert found.keys() == {"daemon", "helpers", "launcher"}
@@ -75,6 +78,7 @@ def test_what_processes_take_is_what_the_kernel_says() -> None:
         assert found["launcher"].fds == len(os.listdir(f"/proc/{child}/fd"))
         assert found["daemon"].seconds > 0
     finally:
+        os.kill(child, signal.SIGCONT)
         os.close(near)
         os.close(far)
         os.waitpid(child, 0)
