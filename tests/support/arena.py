@@ -186,7 +186,7 @@ def judged(report: list[str], status: int | None) -> tuple[str, str]:
         return last[0] if last[0] != "defect" else report[-1], call
     if status == -signal.SIGSYS and last[0] == "trying":
         return "SIGSYS", call
-    if last[0] == "trying":
+    if last[0] in ("trying", "done"):  # it may come during the call that brings it, or right after
         expected = [line.split()[1] for line in report if line.startswith("expects ")]
         if expected and status == int(expected[-1]):
             return "succeeded", call
