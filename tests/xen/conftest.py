@@ -2,8 +2,9 @@
 """A real dom0: Xen 4.17 and Linux 6.1 (Debian 12), booted once in QEMU, without hardware help, for all tests here.
 
 The lab is a folder of scripts beside the repository (../shared/xenlab, or $DOMWARD_XENLAB). Its dom0 is built once and
-kept in the cache. The wheel and those of its dependencies are built here and installed there by pip; what the tests
-look at is written there, by in_dom0.sh, into the folder that both sides share.
+kept in the cache. The wheel and those of its dependencies are built here and installed there by pip, and after the main
+job the Debian package by dpkg; what the tests look at is written there, by in_dom0.sh, into the folder that both sides
+share.
 
 That takes minutes, of one processor. So the test that only starts it comes before all others of a run, and those that
 look at what came of it come last.
@@ -29,7 +30,13 @@ from support.xen_lab import Booting
 REPOSITORY = Path(__file__).parents[2]
 DOM0_PYTHON = (3, 11)  # Debian 12's; compiled wheels must be for the same
 LAB_FILES = ("xen", "vmlinux", "vmlinuz", "dom0-initrd", "dom0.ext4")
-DOM0_PACKAGES = "e2fsprogs,libvirt-daemon,libvirt-clients,libvirt-daemon-driver-xen,qemu-system-xen"
+DOM0_PACKAGES = ",".join(
+    (
+        "e2fsprogs,libvirt-daemon,libvirt-clients,libvirt-daemon-driver-xen,qemu-system-xen",
+        # What domward's package depends on: dpkg installs it, without a network.
+        "python3-msgpack,python3-prctl,python3-psutil,python3-setproctitle,python3-zstandard,systemd-standalone-sysusers",
+    )
+)
 # qemu emulates AMD hardware virtualisation, so guests may be PVH ones. Xen traps their RDTSCP and needs a feature that
 # qemu has not to go on after it: where the processor has none, no guest uses it.
 PROCESSOR = "Opteron_G3,+npt,-rdtscp"
@@ -54,8 +61,9 @@ def lab() -> tuple[Path, dict[str, str]]:
     folder = Path(os.environ.get("DOMWARD_XENLAB") or REPOSITORY.parent / "shared/xenlab")
     if not (folder / "xenlab.sh").exists():
         pytest.skip(f"this machine has no xenlab at {folder}")
-    if not shutil.which("mmdebstrap") or not shutil.which("qemu-system-x86_64"):
-        pytest.skip("this machine has no mmdebstrap and qemu-system-x86_64: packaging/install-dependencies lab")
+    missing = [tool for tool in ("mmdebstrap", "qemu-system-x86_64", "dh_python3") if not shutil.which(tool)]
+    if missing:
+        pytest.skip(f"this machine has no {', '.join(missing)}: packaging/install-dependencies lab")
     work = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "domward-xenlab"  # the lab's own default
     environment = dict(os.environ, W=str(work), TMO=str(SECONDS), EXTRA=DOM0_PACKAGES)
     packages = work / "packages"  # what the dom0 in the cache was built with
@@ -77,7 +85,7 @@ def share(
     tmp_path_factory: pytest.TempPathFactory,
     disks: DiskFactory,
 ) -> Path:
-    """The folder that dom0 sees: the job, the wheels and the guests."""
+    """The folder that dom0 sees: the job, the wheels, the package and the guests."""
     python = sys.executable if sys.version_info[:2] == DOM0_PYTHON else shutil.which("python3.11")
     if python is None:
         pytest.skip("this machine has no python3.11, for which the wheels of the lab's dom0 must be built")
@@ -85,6 +93,7 @@ def share(
     # pip's own wheel too: dom0 has none, and runs it from the file.
     wheel = [python, "-m", "pip", "wheel", "--quiet", "--wheel-dir", str(share / "wheels"), str(REPOSITORY), "pip"]
     subprocess.run(wheel, check=True, capture_output=True)
+    subprocess.run([REPOSITORY / "packaging/build-deb", share], check=True, capture_output=True)
     disks.copy(debian_disk("ext4", scheme="gpt", separate_boot=True), share / "guest.img")
     folder, environment = lab
     subprocess.run([folder / "mkguest.sh", share], env=environment, check=True, capture_output=True)

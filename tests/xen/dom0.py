@@ -20,8 +20,8 @@ from typing import Any
 
 WORK = Path("/var/tmp")
 LOGS = Path("/var/log/xen")
-PYTHON = "/opt/domward/bin/python"
-DOMWARD = "/opt/domward/bin/domward"
+DOMWARD = "/usr/bin/domward"
+DAEMON = "/usr/sbin/domwardd"
 FRONT_END = "/usr/bin/domward-bootloader"
 CONTROL_SOCKET = Path("/run/domward/control.sock")
 MARKER = "GUEST-MARKER-OK"
@@ -148,7 +148,7 @@ def daemon(settings: str = "") -> Iterator[subprocess.Popen[bytes]]:
     """domwardd with `settings` as well, answering; ends it where it was not ended, and then it must end well."""
     Path("/etc/domward").mkdir(exist_ok=True)
     Path("/etc/domward/domward.toml").write_text(DAEMON_SETTINGS + settings)
-    with subprocess.Popen([PYTHON, "-I", "-m", "domward.supervisor.daemon"], stdin=subprocess.DEVNULL) as serving:
+    with subprocess.Popen([DAEMON], stdin=subprocess.DEVNULL) as serving:
         try:
             until("the daemon", lambda: serving.poll() is not None or answers(CONTROL_SOCKET))
             yield serving

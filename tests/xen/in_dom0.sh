@@ -1,6 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-3.0-or-later
-# The lab runs this as root in dom0, in the shared folder: installs the wheel as an administrator would, and does the main job.
+# The lab runs this as root in dom0, in the shared folder: installs the wheel as an administrator would, and does the main
+# job; then the Debian package, for everything that has to do with domains.
 set -e
 uname -r > kernel-release
 cat /sys/hypervisor/type > hypervisor
@@ -19,8 +20,12 @@ ps -eo uid=,pid=,comm= | awk '$1 >= 1900000000' > leftovers
 # Control groups with the controllers that the host of the tests may not have in the unified tree.
 python3 groups_in_dom0.py groups.json /var/tmp/guest.img > groups.out 2>&1 || echo "status $?" >> groups.out
 # Domains with the real xl; ps above saw what the main job left, each check looks for itself.
-ln -s /opt/domward/bin/domward-bootloader /usr/bin/domward-bootloader
-rm /var/tmp/guest.img
+rm -r /var/tmp/guest.img /var/tmp/out /opt/domward
+export PATH=${PATH#/opt/domward/bin:}
+hash -r
+dpkg --install domward_*.deb > dpkg.out 2>&1
+dpkg --verify domward | sed '/ \/usr\/share\//d' > changed # this dom0 goes without the documents of all packages
+dpkg-query --show --showformat='${db:Status-Status} ${Version}' domward > package
 cp --sparse=always tiny.img menu.img /var/tmp/
 # A fault of this script's is for its own tests alone. Once its Python died of a segmentation fault, in an emulator that is
 # not known for being right about everything: then it goes on with the next check.
@@ -33,3 +38,5 @@ for checks in $(cat jobs); do
     xl list | awk 'NR > 2 { print $1 }' | xargs -r -n 1 xl destroy
   done
 done
+dpkg --purge domward >> dpkg.out 2>&1
+find /etc /usr /run /var -xdev -name '*domward*' > purged

@@ -20,7 +20,6 @@ from typing import Any
 from dom0 import (
     FRONT_END,
     MARKER,
-    PYTHON,
     SECONDS,
     WORK,
     Terminal,
@@ -115,6 +114,7 @@ def destroyed() -> dict[str, Any]:
 # Asks for a menu on behalf of a domain, says when it is there, and how it ended.
 DAEMON_CLIENT = """
 import os, sys
+sys.path.insert(0, "/usr/lib/domward")
 from domward.protocol.client import Client, Screen
 from domward.protocol.errors import DomwardError
 with Client("/run/domward/control.sock") as client, open(sys.argv[1], "rb") as disk:
@@ -132,7 +132,7 @@ def served() -> dict[str, Any]:
     """domwardd does the front end's work, and sees a domain die that it works for."""
     found = create(configuration("served", raw("tiny.img")), "-p")
     domid = xl("domid", "served").stdout.strip()
-    words = [PYTHON, "-I", "-c", DAEMON_CLIENT, WORK / "menu.img", domid]
+    words = ["/usr/bin/python3", "-I", "-c", DAEMON_CLIENT, WORK / "menu.img", domid]
     with subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as client:
         assert client.stdout is not None
         said = client.stdout.read(len("menu "))
