@@ -135,10 +135,24 @@ class _Asyncio:
         return made
 
 
+def _helper_set(helper: Helper, name: str, value: Any) -> None:
+    object.__setattr__(helper, name, value)
+    kind = helper.kind.value
+    if name == "state":
+        if helper.operation in _LIVES:
+            _LIVES[helper.operation].helpers[helper.kind] = helper
+        _meet(helper.operation, f"{kind} {value.value}")
+    elif name == "_requested" and value:
+        _meet(helper.operation, f"{kind} asked")
+    elif name == "_child" and value is not None:
+        _meet(helper.operation, f"{kind} made")
+
+
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
     """Lets `Life` see the moments meanwhile."""
-    helper_next, open_disk, seal, hash_of = (
+    helper_init, helper_next, open_disk, seal, hash_of = (
+        Helper.__init__,
         Helper._next,
         bootloader.open_disk_in_thread,
         bootloader.seal,
@@ -154,17 +168,9 @@ def watched() -> Iterator[None]:
             else:
                 _meet(operation.id, moment)
 
-    def helper_set(helper: Helper, name: str, value: Any) -> None:
-        object.__setattr__(helper, name, value)
-        kind = helper.kind.value
-        if name == "state":
-            if helper.operation in _LIVES:
-                _LIVES[helper.operation].helpers[helper.kind] = helper
-            _meet(helper.operation, f"{kind} {value.value}")
-        elif name == "_requested" and value:
-            _meet(helper.operation, f"{kind} asked")
-        elif name == "_child" and value is not None:
-            _meet(helper.operation, f"{kind} made")
+    def helper_made(helper: Helper, *given: Any, **by_name: Any) -> None:
+        helper_init(helper, *given, **by_name)  # sets what it begins with by the slots' own means
+        _helper_set(helper, "state", helper.state)
 
     async def next_message(helper: Helper) -> Any:
         received = await helper_next(helper)
@@ -191,7 +197,8 @@ def watched() -> Iterator[None]:
         for target, name, new in (
             (Operation, "__setattr__", operation_set),
             (operations, "asyncio", _Asyncio()),
-            (Helper, "__setattr__", helper_set),
+            (Helper, "__init__", helper_made),
+            (Helper, "__setattr__", _helper_set),
             (Helper, "_next", next_message),
             (bootloader, "open_disk_in_thread", opened),
             (bootloader, "seal", sealed),
