@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from dom0 import (
     xl,
 )
 
+AUDIT_LOG = Path("/var/log/domward/audit.log")
+# What is on record, in this order, before it happens, from the wish for a guest to the moment it runs.
+RECORDS = ("request", "helper-started", "fds-passed", "result", "guest-build", "guest-unpause")
 BACKEND = 'backend = "xen"\n'  # the settings end with [hypervisor]
 
 
@@ -136,6 +140,30 @@ def created() -> dict[str, Any]:
     with daemon(BACKEND):
         found["orphaned"] |= {"after": [domid_of("runs"), domid_of("built")], "operation": listed("runs")}
     return found
+
+
+def killed_at(record: str) -> dict[str, Any]:
+    """The daemon is killed as soon as `record` is on the disk, and another one starts."""
+    with daemon(BACKEND) as serving:
+        before = state()
+        words = [DOMWARD, "create", configuration("killed", "tiny.img", 64)]
+        with AUDIT_LOG.open("rb") as log:
+            log.seek(0, 2)
+            with subprocess.Popen(words, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as creating:
+                seen, end = b"", time.monotonic() + SECONDS
+                while f'"event":"{record}"'.encode() not in seen and time.monotonic() < end:
+                    seen += log.read()
+                    time.sleep(0.001)
+                serving.kill()
+                said = creating.communicate(timeout=SECONDS)[1]
+    with daemon(BACKEND):
+        return {"said": said, "left": settled(before), "operation": listed("killed"), "domid": domid_of("killed")}
+
+
+@check
+def killed() -> dict[str, Any]:
+    """Between any two records of a guest's beginning."""
+    return {record: killed_at(record) for record in RECORDS}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ ps -eo uid=,pid=,comm= | awk '$1 >= 1900000000' > leftovers
 # Control groups with the controllers that the host of the tests may not have in the unified tree.
 python3 groups_in_dom0.py groups.json /var/tmp/guest.img > groups.out 2>&1 || echo "status $?" >> groups.out
 # Domains with the real xl; ps above saw what the main job left, each check looks for itself.
-rm -r /var/tmp/guest.img /var/tmp/out /opt/domward
+rm -r /var/tmp/guest.img /var/tmp/out /var/tmp/groups /opt/domward
 export PATH=${PATH#/opt/domward/bin:}
 hash -r
 dpkg --install domward_*.deb > dpkg.out 2>&1

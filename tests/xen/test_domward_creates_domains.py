@@ -50,3 +50,13 @@ def test_no_guest_outlives_a_daemon_that_was_killed_and_the_next_one(done: dict[
     assert "domward: daemon-gone: " in done["said"]
     assert done["after"] == ["", ""]
     assert done["operation"]["outcome"] == "lost"
+
+
+@pytest.mark.check("killed")
+def test_a_daemon_killed_between_any_two_records_of_a_guests_beginning_leaves_nothing(done: dict[str, Any]) -> None:
+    moments = {moment: seen for moment, seen in done.items() if isinstance(seen, dict)}
+    assert len(moments) == 6
+    for moment, seen in moments.items():
+        assert (seen["left"], seen["domid"]) == ([], ""), (moment, seen)
+        assert "domward: daemon-gone: " in seen["said"], (moment, seen)
+        assert seen["operation"]["outcome"] == "lost", (moment, seen)
