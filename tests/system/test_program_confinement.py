@@ -30,7 +30,7 @@ FORBIDDEN = (
     "open_by_handle_at", "name_to_handle_at", "init_module", "kexec_load", "reboot", "swapon", "acct", "quotactl",
     "syslog", "sethostname", "settimeofday", "seccomp", "landlock_create_ruleset", "bind", "connect", "accept",
     "recvmmsg", "sendmmsg", "shmget", "msgget", "semget", "mq_open", "fanotify_init", "inotify_init1", "vmsplice",
-    "process_madvise", "iopl", "ioperm", "mlock", "sync", "vhangup", "timer_create",
+    "process_madvise", "iopl", "ioperm", "mlock", "sync", "vhangup",
 )  # fmt: skip
 
 
