@@ -31,6 +31,7 @@ from domward.protocol.errors import DomwardError, HelperDied, OperationCancelled
 from domward.protocol.messages import HelperKind
 from domward.supervisor import Config, Supervisor
 from support.crash_points import Life, Variant
+from support.leaks import let_closings_end
 
 STOPPED_SECONDS = 0.3  # from a stop to the time-out, which is what then comes
 HASH_THREADS = "domward-hash"  # two at most, made when first needed
@@ -157,10 +158,8 @@ _ALLOWED: dict[str, tuple[type[DomwardError], ...]] = {
 
 
 async def surroundings() -> dict[str, Any]:
-    """What this process has, by kind and not by number, once the threads that open disks are done."""
-    for thread in threading.enumerate():
-        if thread.name == "domward-open":
-            thread.join()
+    """What this process has, by kind and not by number, once the threads that open and close are done."""
+    let_closings_end()
     await asyncio.sleep(0)
     fds: Counter[str] = Counter()
     for number in os.listdir("/proc/self/fd"):

@@ -12,6 +12,7 @@ import socket
 from pathlib import Path
 
 import pytest
+from support.leaks import let_closings_end
 from support.planted import planted
 
 from domward.protocol import limits
@@ -78,9 +79,11 @@ def test_row_25_fds_that_do_not_go_with_their_message_are_a_typed_error_and_all_
             host = await supervisor.host()
             with pytest.raises(kind):
                 await open_ptys(host, "test", 1, 80, 24)
+            let_closings_end()
             before = len(os.listdir("/proc/self/fd"))
             with pytest.raises(kind):
                 await open_ptys(host, "test", 1, 80, 24)
+            let_closings_end()
             assert len(os.listdir("/proc/self/fd")) == before
 
     asyncio.run(main())
