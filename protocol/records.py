@@ -108,7 +108,7 @@ def names_of(kind: Any) -> tuple[str, ...]:
 def replaced(old: T, **changes: Any) -> T:
     """A record like `old` with other values of some fields; it is constructed, so its `__post_init__` runs."""
     kind: Any = type(old)
-    return kind(**({name: getattr(old, name) for name in kind.__slots__} | changes))  # type: ignore[no-any-return]
+    return kind(**({name: getattr(old, name) for name in kind.__slots__} | changes))  # type: ignore[no-any-return]  # a class makes its own
 
 
 def _values(one: Any) -> tuple[Any, ...]:

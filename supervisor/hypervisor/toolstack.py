@@ -22,6 +22,7 @@ from domward.protocol.text import readable_rows
 
 from .. import paths
 from ..children import Child
+from ..endings import ended
 from ..events import Events
 
 _ERROR = "error: "  # in a line of xl's messages
@@ -59,12 +60,7 @@ class Toolstack:
         Raises OperationFailed where it cannot be started, HypervisorError where it does not end.
         """
         task = asyncio.ensure_future(self._call(words, fds))
-        cancelled: asyncio.CancelledError | None = None
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as error:
-                cancelled = error
+        cancelled = await ended(task)
         if cancelled is not None:
             task.exception()  # looked at: nobody waits for it
             raise cancelled

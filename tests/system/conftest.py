@@ -11,6 +11,7 @@ from support.daemons import public_folder
 from support.debian_kernel import DebianKernel
 from support.disks import DiskFactory
 from support.guests import debian_disk
+from support.tiny_guests import tiny_kernel
 
 
 @pytest.fixture
@@ -24,3 +25,9 @@ def folder() -> Iterator[Path]:
     """An empty folder that other users can reach."""
     with public_folder() as path:
         yield path
+
+
+@pytest.fixture(scope="session")
+def kernel_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """A kernel that qemu boots in a moment, and that does what it is told on its console (support/tiny_guest.c)."""
+    return tiny_kernel(tmp_path_factory.mktemp("tiny"))

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.daemons import SECONDS, daemon, settings_text, shown_by
@@ -50,7 +51,7 @@ def test_nothing_of_the_environment_reaches_the_launcher(folder: Path) -> None:
         assert b"SECRET" not in Path("/proc", launcher, "environ").read_bytes()
 
 
-def activated(number: int, *names: str) -> dict[str, object]:
+def activated(number: int, *names: str) -> dict[str, Any]:
     """Arguments for `daemon`: fd `number` and those that follow are 3 and those that follow, as systemd has it."""
     moves = " ".join(f"{3 + place}<&{number + place}" for place in range(len(names)))
     script = f'exec env LISTEN_PID=$$ LISTEN_FDS={len(names)} LISTEN_FDNAMES={":".join(names)} "$@" {moves}'
@@ -76,7 +77,7 @@ def test_a_socket_of_systemds_is_served_and_not_removed(folder: Path) -> None:
         early.connect(str(folder / "control.sock"))
         number = high_number(listener.fileno())
         try:
-            with daemon(folder, **activated(number, "domwardd.socket")) as running:  # type: ignore[arg-type]
+            with daemon(folder, **activated(number, "domwardd.socket")) as running:
                 early.send(b"\xc1")
                 early.settimeout(SECONDS)
                 assert b"protocol-violation" in early.recv(65536)
@@ -99,7 +100,7 @@ def test_what_a_console_showed_is_there_after_a_restart(folder: Path, disk: Path
             kept = high_number(running.notices.stored[f"console-{operation}"])
         try:
             with (
-                daemon(folder, **activated(kept, f"console-{operation}")) as running,  # type: ignore[arg-type]
+                daemon(folder, **activated(kept, f"console-{operation}")) as running,
                 running.client() as client,
             ):
                 info, _steps = client.show(operation)
@@ -120,7 +121,7 @@ def test_a_console_outlives_a_daemon_that_is_killed(folder: Path, disk: Path) ->
             running.process.wait()
         try:
             with (
-                daemon(folder, **activated(kept, f"console-{operation}")) as running,  # type: ignore[arg-type]
+                daemon(folder, **activated(kept, f"console-{operation}")) as running,
                 running.client() as client,
             ):
                 assert client.show(operation)[0].outcome == "lost"
@@ -139,14 +140,14 @@ def test_the_position_in_the_audit_log_outlives_a_restart(folder: Path) -> None:
             assert name.startswith("audit-")
             kept = high_number(number)
         restarted = activated(kept, name)
-        with daemon(folder, settings, **restarted):  # type: ignore[arg-type]
+        with daemon(folder, settings, **restarted):
             pass
         last = json.loads(log.read_bytes().splitlines()[-1])
         position = json.loads(os.pread(kept, 256, 0))
         assert (position["seq"], position["hash"]) == (last["seq"], last["hash"])
         for file in log.parent.iterdir():  # the log and all that is beside it
             file.unlink()
-        command = (*restarted["before"], sys.executable, "-I", "-m", "domward.supervisor.daemon", "--config")  # type: ignore[misc]
+        command = (*restarted["before"], sys.executable, "-I", "-m", "domward.supervisor.daemon", "--config")
         notified = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         with notified:
             notified.bind(str(folder / "manager"))
@@ -167,7 +168,7 @@ def test_a_stored_fd_that_holds_nonsense_is_let_go(folder: Path, tmp_path: Path)
         number = high_number(file.fileno())
     try:
         with (
-            daemon(folder, **activated(number, "console-boot-000000000000")) as running,  # type: ignore[arg-type]
+            daemon(folder, **activated(number, "console-boot-000000000000")) as running,
             running.client() as client,
         ):
             assert client.list(finished=True) == []

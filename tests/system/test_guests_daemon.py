@@ -15,7 +15,7 @@ from support.commands import COMMAND, Ran, domward
 from support.daemons import OPERATORS, SECONDS, RunningDaemon, daemon, helpers, public_folder, shown_by, until_dead
 from support.disks import DiskFactory
 from support.menu_terminal import ENTER, MenuTerminal
-from support.tiny_guests import UUID, tiny_disk, tiny_kernel
+from support.tiny_guests import UUID, tiny_disk
 
 from domward.protocol.client import Client, Submitted
 from domward.protocol.control import OperationInfo
@@ -26,11 +26,6 @@ QEMU = {"hypervisor": {"backend": "qemu", "accelerator": "tcg"}}
 DETACH = b"\x1d"
 DISK = b"vdev=xvda,format=raw,access=r,target=/guest.raw"
 USER = 60_123
-
-
-@pytest.fixture(scope="module")
-def kernel_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return tiny_kernel(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from support.audit_schema import faults
 from support.daemons import helpers, until_dead
 from support.debian_kernel import debian_kernel
 from support.disks import DiskFactory
-from support.tiny_guests import QEMU, RAMDISK, UUID, guest_of, tiny_disk, tiny_kernel
+from support.tiny_guests import QEMU, RAMDISK, UUID, guest_of, tiny_disk
 
 from domward.protocol import limits
 from domward.protocol.errors import (
@@ -41,11 +41,6 @@ from domward.supervisor.verification import Privileges
 
 SECONDS = 30  # for a machine that is busy
 CONFIG = replaced(QEMU, budgets=Budgets(term_grace_seconds=0.3))
-
-
-@pytest.fixture(scope="session")
-def kernel_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    return tiny_kernel(tmp_path_factory.mktemp("tiny"))
 
 
 @pytest.fixture(scope="session")
